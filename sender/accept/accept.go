@@ -1,0 +1,286 @@
+// Package accept is the one door through which mail comes in: it checks a submission, sets apart what cannot
+// or must not be sent, stores the rest with its search rows in one commit, and only then answers. HTTP and
+// SMTP both come through it.
+package accept
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards"
+)
+
+// Config is what the door needs.
+type Config struct {
+	Shards *shards.Shards
+	Store  *store.Store
+	Life   time.Duration // how long a message is tried
+	// Reserve asks the dispatcher of this process for room; with it, messages are born in its hands.
+	Reserve func(account int64, ids []sender.ID, bytes int) bool
+	// Hand gives the dispatcher what was stored, after the commit.
+	Hand func(sub *sender.Submission, messages []sender.Message)
+	// Drop takes back a reservation; unsure says that the messages may have been stored all the same.
+	Drop func(account int64, ids []sender.ID, unsure bool)
+	// Ring says that a shard holds messages that nobody has in hand.
+	Ring    func(shard string)
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+}
+
+// Status is how a recipient's message was taken in.
+type Status string
+
+// The statuses, by their names on the wire.
+const (
+	Sent     Status = "sent"   // stored, delivery begins at once
+	Queued   Status = "queued" // stored, delivery when its turn comes
+	Rejected Status = "rejected"
+	Invalid  Status = "invalid"
+)
+
+// Result is the answer for one recipient, in the order of the submission.
+type Result struct {
+	Email        string              `json:"email"`
+	Status       Status              `json:"status"`
+	Reason       sender.RejectReason `json:"reason,omitempty"`
+	QueuedReason string              `json:"queued_reason,omitempty"`
+	ID           string              `json:"id"`
+}
+
+// Door takes submissions in.
+type Door struct {
+	cfg     Config
+	group   *shards.Group[*store.Accepted]
+	keys    [64]sync.Mutex // one send with an idempotency key at a time, by hash
+	seed    maphash.Seed
+	results *prometheus.CounterVec
+	took    prometheus.Histogram
+}
+
+// New makes a door; Run opens it.
+func New(cfg Config) *Door {
+	d := &Door{cfg: cfg, seed: maphash.MakeSeed()}
+	d.group = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
+		Committers: 2, Max: 100, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 5000})
+	d.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_accepted_total",
+		Help: "Messages by how they were taken in."}, []string{"status"})
+	d.took = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "postrider_accept_seconds",
+		Help: "Time from a checked submission to its commit.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)})
+	if cfg.Metrics != nil {
+		cfg.Metrics.MustRegister(d.results, d.took)
+	}
+	return d
+}
+
+// Run takes submissions until ctx ends.
+func (d *Door) Run(ctx context.Context) error { return d.group.Run(ctx) }
+
+// manyRecipients is the number above which a send is answered as queued.
+const manyRecipients = 10
+
+// Accept checks and stores a submission. When it returns results they are durable. An error is a
+// *sender.Error; a KindUnavailable one may be tried again, with an idempotency key without fear of a double.
+func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, error) {
+	if err := check(sub); err != nil {
+		return nil, err
+	}
+	sub.ID = sender.NewID()
+	results, accepted, err := d.prepare(sub)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	if sub.IdempotencyKey != "" {
+		results, err = d.once(ctx, accepted, results)
+	} else if len(accepted.Messages) > 0 {
+		results, err = d.store(accepted, results)
+	}
+	if err != nil {
+		return nil, d.refusal(err)
+	}
+	d.took.Observe(time.Since(start).Seconds())
+	for _, r := range results {
+		d.results.WithLabelValues(string(r.Status)).Inc()
+	}
+	return results, nil
+}
+
+func (d *Door) refusal(err error) error {
+	var known *sender.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, shards.ErrUnavailable):
+		return sender.Unavailable(err)
+	}
+	return &sender.Error{Kind: sender.KindInternal, Message: "the submission could not be stored", Err: err}
+}
+
+// prepare makes the messages of a submission and the answer as it will be if nothing is on the do-not-send list.
+func (d *Door) prepare(sub *sender.Submission) ([]Result, *store.Accepted, error) {
+	a := &store.Accepted{Submission: sub}
+	results := make([]Result, len(sub.Recipients))
+	status, why := Sent, ""
+	if sub.Async || len(sub.Recipients) > manyRecipients {
+		status = Queued
+	}
+	if len(sub.Recipients) > manyRecipients {
+		why = "multiple-recipients"
+	}
+	expires := time.Now().Add(d.cfg.Life)
+	for i, r := range sub.Recipients {
+		id := sender.NewID()
+		results[i] = Result{Email: r.Email, Status: status, QueuedReason: why, ID: id.String()}
+		switch {
+		case sub.Content.From.Email == "":
+			results[i] = Result{Email: r.Email, Status: Rejected, Reason: sender.ReasonInvalidSender, ID: id.String()}
+			continue
+		case sender.CheckEmail(r.Email) != nil:
+			results[i] = Result{Email: r.Email, Status: Invalid, Reason: sender.ReasonInvalid, ID: id.String()}
+			continue
+		}
+		m := sender.Message{ID: id, Account: sub.Account, Submission: sub.ID, State: sender.Queued, Recipient: r, Expires: expires}
+		a.Messages = append(a.Messages, m)
+		if bcc := sub.Content.BccAddress; bcc != "" {
+			shown := r.Address
+			m.ID, m.Recipient = sender.NewID(), sender.Recipient{Address: sender.Address{Email: bcc}, Kind: sender.Bcc, Shown: shown}
+			a.Messages = append(a.Messages, m)
+		}
+	}
+	a.Metadata = make([]string, len(a.Messages))
+	for i := range a.Messages {
+		text, err := metadata(sub.Metadata, a.Messages[i].Recipient.Metadata)
+		if err != nil {
+			return nil, nil, err
+		}
+		a.Metadata[i] = text
+	}
+	var err error
+	a.Body, err = store.EncodeContent(&sub.Content)
+	return results, a, err
+}
+
+func metadata(all, own map[string]string) (string, error) {
+	if len(all) == 0 && len(own) == 0 {
+		return "", nil
+	}
+	merged := make(map[string]string, len(all)+len(own))
+	for _, from := range []map[string]string{all, own} {
+		for k, v := range from {
+			merged[k] = v
+		}
+	}
+	b, err := json.Marshal(merged)
+	return string(b), err
+}
+
+func ids(a *store.Accepted) []sender.ID {
+	out := make([]sender.ID, len(a.Messages))
+	for i := range a.Messages {
+		out[i] = a.Messages[i].ID
+	}
+	return out
+}
+
+// reserve asks for room in the dispatcher, so that the messages are born in its hands.
+func (d *Door) reserve(a *store.Accepted) {
+	a.Claimed = len(a.Messages) > 0 && d.cfg.Reserve(a.Submission.Account, ids(a), len(a.Body))
+}
+
+// store commits with whatever else is waiting. If the commit is unsure, the messages may be there all the
+// same: the caller is told to try again, and the sweeper finds them by their rows.
+func (d *Door) store(a *store.Accepted, results []Result) ([]Result, error) {
+	d.reserve(a)
+	if err := d.group.Do(a.Submission.Account, a, len(a.Body)+600*len(a.Messages)); err != nil {
+		if a.Claimed {
+			d.cfg.Drop(a.Submission.Account, ids(a), true)
+		}
+		return nil, err
+	}
+	d.handOver(a)
+	return d.settle(a, results), nil
+}
+
+// handOver passes on what was stored: to the dispatcher's memory, or by a bell.
+func (d *Door) handOver(a *store.Accepted) {
+	if len(a.Messages) == 0 {
+		return
+	}
+	if !a.Claimed {
+		d.cfg.Ring(d.cfg.Shards.Of(a.Submission.Account).Name)
+		return
+	}
+	live := a.Messages
+	if len(a.Rejected) > 0 {
+		var gone []sender.ID
+		live = nil
+		for _, m := range a.Messages {
+			if m.State == sender.Rejected {
+				gone = append(gone, m.ID)
+			} else {
+				live = append(live, m)
+			}
+		}
+		d.cfg.Drop(a.Submission.Account, gone, false)
+	}
+	for i := range live {
+		live[i].State, live[i].Attempt = sender.Sending, 1
+	}
+	d.cfg.Hand(a.Submission, live)
+}
+
+// settle writes into the answer what the do-not-send list held.
+func (d *Door) settle(a *store.Accepted, results []Result) []Result {
+	if len(a.Rejected) == 0 {
+		return results
+	}
+	byID := map[string]sender.RejectReason{}
+	for id, why := range a.Rejected {
+		byID[id.String()] = why
+	}
+	for i := range results {
+		if why, ok := byID[results[i].ID]; ok {
+			results[i].Status, results[i].Reason, results[i].QueuedReason = Rejected, why, ""
+		}
+	}
+	return results
+}
+
+// once stores under an idempotency key, or gives the first answer again.
+func (d *Door) once(ctx context.Context, a *store.Accepted, results []Result) ([]Result, error) {
+	sub := a.Submission
+	lock := &d.keys[maphash.String(d.seed, fmt.Sprint(sub.Account, sub.IdempotencyKey))%uint64(len(d.keys))]
+	lock.Lock()
+	defer lock.Unlock()
+	d.reserve(a)
+	known, err := d.cfg.Store.AcceptOnce(ctx, a, func() ([]byte, error) { return json.Marshal(d.settle(a, results)) })
+	if a.Claimed && (err != nil || known != nil) {
+		d.cfg.Drop(sub.Account, ids(a), err != nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if known == nil {
+		d.handOver(a)
+		return d.settle(a, results), nil
+	}
+	if known.Digest != sub.Digest {
+		return nil, &sender.Error{Kind: sender.KindConflict, Field: "Idempotency-Key",
+			Message: "this Idempotency-Key was used with another request in the last 24 hours: use a new key, or send the same request again"}
+	}
+	var first []Result
+	if err := json.Unmarshal(known.Answer, &first); err != nil {
+		return nil, fmt.Errorf("read the first answer: %w", err)
+	}
+	return first, nil
+}

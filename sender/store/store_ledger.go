@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/shards"
+)
+
+// Fact is something that happened to a message, on its way into the ledger.
+type Fact struct {
+	Account int64
+	Message sender.ID
+	State   sender.State
+	Kind    sender.EventKind
+	// Attempt is the attempt whose outcome this is: it counts only while this instance holds the message in
+	// that attempt. 0 for a fact from outside, which counts only while the message is delivered.
+	Attempt int
+	Next    time.Time // of the next attempt; zero for none
+	At      time.Time
+	Reply   sender.Reply
+	// Reject puts this address on the account's do-not-send list, for RejectFor (0 for ever).
+	Reject    string
+	Reason    sender.RejectReason
+	RejectFor time.Duration
+}
+
+// ledgerSQL moves the state, writes the event, the search row, the outbox and the do-not-send list together.
+// What no longer holds (another attempt, another holder, a state already left) changes nothing, so it may run twice.
+const ledgerSQL = `
+with u as materialized (
+  select * from unnest($1::int8[], $2::uuid[], $3::int2[], $4::int2[], $5::int2[], $6::timestamptz[], $7::timestamptz[],
+                       $8::text[], $9::text[], $10::text[], $11::timestamptz[])
+    as t(a, id, state, kind, attempt, next, at, data, reject, reason, until)),
+m as (
+  update @messages x set state = u.state, ver = x.ver + 1, seq = x.seq + 1, claimed_by = null, next_attempt_at = u.next,
+         reply = case when u.state = 5 then null else u.data end
+  from u where x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
+    and case when u.attempt = 0 then x.state = 5 else x.claimed_by = $14::uuid and x.attempt = u.attempt end
+  returning x.account_id, x.id, x.ver, x.seq, u.state, u.kind, u.attempt, u.at, u.data, u.reject, u.reason, u.until),
+s as (
+  update @search x set state = m.state, ver = m.ver
+  from m where x.account_id = m.account_id and x.id = m.id and x.id between $12::uuid and $13::uuid),
+r as (
+  insert into @rejects (account_id, email, reason, detail, expires_at)
+  select distinct on (account_id, reject) account_id, reject, reason, data, until from m where reject <> ''
+  on conflict (account_id, email) do update set reason = excluded.reason, detail = excluded.detail, last_event_at = now(), expires_at = excluded.expires_at),
+o as (
+  insert into @event_outbox (id, ids) select $15::uuid, array_agg(id) from m having count(*) > 0)
+insert into @events (account_id, message_id, seq, kind, attempt, at, data)
+select account_id, id, seq, kind, attempt, at, data from m`
+
+// LedgerStatement is how the ledger group records facts.
+func (s *Store) LedgerStatement() shards.Statement[*Fact] {
+	me := s.shards.Instance()
+	return shards.Statement[*Fact]{Name: "ledger", SQL: ledgerSQL,
+		Encode: func(p *shards.Params, items []*Fact) { encodeFacts(p, items, me) }}
+}
+
+func encodeFacts(p *shards.Params, f []*Fact, me [16]byte) {
+	n := len(f)
+	low, high := f[0].Message, f[0].Message
+	for _, x := range f {
+		if string(x.Message[:]) < string(low[:]) {
+			low = x.Message
+		}
+		if string(x.Message[:]) > string(high[:]) {
+			high = x.Message
+		}
+	}
+	p.Int8s(n, func(i int) int64 { return f[i].Account })
+	p.UUIDs(n, func(i int) [16]byte { return f[i].Message })
+	p.Int2s(n, func(i int) int16 { return int16(f[i].State) })
+	p.Int2s(n, func(i int) int16 { return int16(f[i].Kind) })
+	p.Int2s(n, func(i int) int16 { return int16(f[i].Attempt) })
+	p.Times(n, func(i int) time.Time { return f[i].Next })
+	p.Times(n, func(i int) time.Time { return f[i].At })
+	p.Texts(n, func(i int) string { return encodeReply(f[i].Reply) })
+	p.Texts(n, func(i int) string { return strings.ToLower(f[i].Reject) })
+	p.Texts(n, func(i int) string { return string(f[i].Reason) })
+	p.Times(n, func(i int) time.Time {
+		if f[i].RejectFor == 0 {
+			return time.Time{}
+		}
+		return f[i].At.Add(f[i].RejectFor)
+	})
+	p.UUID(low)
+	p.UUID(high)
+	p.UUID(me)
+	p.UUID(sender.NewID())
+}
+
+// encodeReply is a reply as the events keep it: code, enhanced code, stage, host and text, by tabs. It is
+// written for every message, so it is not JSON.
+func encodeReply(r sender.Reply) string {
+	return fmt.Sprintf("%d\t%s\t%s\t%s\t%s", r.Code, r.Enhanced, r.Stage, r.Host, strings.ReplaceAll(r.Text, "\x00", ""))
+}
+
+func decodeReply(s string) sender.Reply {
+	f := strings.SplitN(s, "\t", 5)
+	if len(f) != 5 {
+		return sender.Reply{Text: s}
+	}
+	var r sender.Reply
+	_, _ = fmt.Sscan(f[0], &r.Code)
+	r.Enhanced, r.Stage, r.Host, r.Text = f[1], f[2], f[3], f[4]
+	return r
+}
+
+const (
+	outboxTakeSQL   = `select id, ids from event_outbox order by id limit $1`
+	outboxDeleteSQL = `delete from event_outbox where id = any($1)`
+)
+
+// Batch is an outbox row: the messages to which something happened in one transaction.
+type Batch struct {
+	ID  [16]byte
+	IDs [][16]byte
+}
+
+// Outbox reads up to limit rows that are still to be told. No transaction stays open while they are.
+func (s *Store) Outbox(ctx context.Context, shard string, limit int) ([]Batch, error) {
+	var out []Batch
+	err := s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, outboxTakeSQL, limit)
+		if err != nil {
+			return err
+		}
+		out, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Batch])
+		return err
+	})
+	return out, err
+}
+
+// Told deletes outbox rows that were told.
+func (s *Store) Told(ctx context.Context, shard string, ids [][16]byte) error {
+	return s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, outboxDeleteSQL, ids)
+		return err
+	})
+}
