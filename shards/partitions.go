@@ -38,7 +38,7 @@ func addPartitions(ctx context.Context, tx pgx.Tx, schemaName string, days int, 
 		return err
 	}
 	period := time.Duration(days) * 24 * time.Hour
-	until := now.Add((ahead + 1) * period)
+	until := now.Truncate(period).Add((ahead + 1) * period)
 	var sql strings.Builder
 	for _, t := range tables {
 		from := now.Truncate(period).Add(-period) // one back, for a clock that lags

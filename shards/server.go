@@ -143,7 +143,7 @@ func (v *Server) failed(err error) {
 				}
 				return
 			}
-			if !v.open.Swap(true) {
+			if v.ctx.Err() == nil && !v.open.Swap(true) {
 				v.log.Warn("server does not answer, its accounts get 503 until it does", zap.Error(err))
 				v.metrics.breaker.WithLabelValues(v.Name).Set(1)
 			}

@@ -69,21 +69,24 @@ var (
 func Start(ctx context.Context, c Config) (*Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
+	if c.Name == "" {
+		c.Name = "postgres"
+	}
 	s, err := open(c)
 	if err != nil {
 		return nil, fmt.Errorf("postgres %s: %w", c.Name, err)
 	}
 	if err := s.start(ctx); err != nil {
-		return nil, fmt.Errorf("postgres %s: %w", s.cfg.Name, errors.Join(err, s.Stop(context.Background())))
+		if left := s.Stop(context.Background()); left != nil {
+			err = fmt.Errorf("%w; then %w", err, left)
+		}
+		return nil, fmt.Errorf("postgres %s: %w", c.Name, err)
 	}
 	return s, nil
 }
 
 // open completes the configuration and takes the folder for this process alone.
 func open(c Config) (*Server, error) {
-	if c.Name == "" {
-		c.Name = "postgres"
-	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
@@ -91,9 +94,12 @@ func open(c Config) (*Server, error) {
 		c.Stop = defaultStop
 	}
 	c.Log = c.Log.With(zap.String("server", c.Name))
+	if c.Dir == "" {
+		return nil, errors.New("no data folder was given")
+	}
 	dir, err := filepath.Abs(c.Dir)
-	if c.Dir == "" || err != nil {
-		return nil, errors.Join(errors.New("no data folder was given"), err)
+	if err != nil {
+		return nil, err
 	}
 	c.Dir = dir
 	s := &Server{cfg: c, stopped: make(chan struct{})}
@@ -106,7 +112,7 @@ func open(c Config) (*Server, error) {
 	if err := s.user.reach(filepath.Join(c.Binaries.Dir, "postgres")); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), s.user.parentMode()); err != nil {
+	if err := makeFolders(filepath.Dir(dir), s.user.parentMode()); err != nil {
 		return nil, err
 	}
 	if s.lock, err = lockFile(dir + ".lock"); errors.Is(err, errLocked) {

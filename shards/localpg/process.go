@@ -3,10 +3,11 @@ package localpg
 import (
 	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // process is a child of ours. err may be read once done is closed.
@@ -42,32 +43,30 @@ func spawn(cmd *exec.Cmd) (*process, error) {
 // run runs a short command as the server's user and returns the last 64 KB of what it said on
 // both outputs. It dies with ctx, and with us.
 func (u osUser) run(ctx context.Context, program string, args ...string) (string, error) {
-	out := &tail{limit: 64 << 10}
+	var out tail
 	cmd := exec.CommandContext(ctx, program, args...)
 	u.dress(cmd, syscall.SIGKILL)
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = 5 * time.Second // for children of its own that hold the outputs
 	p, err := spawn(cmd)
 	if err != nil {
 		return "", err
 	}
 	<-p.done
 	if p.err != nil && ctx.Err() != nil {
-		return out.String(), errors.Join(ctx.Err(), p.err)
+		return out.kept.String(), fmt.Errorf("%w: %w", ctx.Err(), p.err)
 	}
-	return out.String(), p.err
+	return out.kept.String(), p.err
 }
 
-// tail keeps the end of what is written to it.
-type tail struct {
-	bytes.Buffer
-	limit int
-}
+// tail keeps the last 64 KB of what is written to it.
+type tail struct{ kept bytes.Buffer }
 
 // Write never fails.
 func (t *tail) Write(p []byte) (int, error) {
-	n, err := t.Buffer.Write(p)
-	if over := t.Len() - t.limit; over > 0 {
-		t.Next(over)
+	n, err := t.kept.Write(p)
+	if over := t.kept.Len() - 64<<10; over > 0 {
+		t.kept.Next(over)
 	}
 	return n, err
 }

@@ -159,7 +159,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	<-p.done
+	select {
+	case <-p.done:
+	case <-time.After(defaultStop):
+		return fmt.Errorf("postgres %s (process %d) cannot be ended", s.cfg.Name, p.pid)
+	}
 	if sig == syscall.SIGQUIT || sig == syscall.SIGKILL {
 		return fmt.Errorf("postgres %s did not shut down in time and was ended by %s: its next start recovers from that", s.cfg.Name, sig)
 	}
@@ -230,11 +234,15 @@ func gone(ctx context.Context, dir string, wait time.Duration) bool {
 	defer cancel()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	for len(processesOf(dir)) > 0 {
+	for pids := processesOf(dir); len(pids) > 0; {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-ticker.C:
+			pids = slices.DeleteFunc(pids, func(pid int) bool { return !worksIn(pid, dir) })
+			if len(pids) == 0 { // those; the whole process list is dear to read
+				pids = processesOf(dir)
+			}
 		}
 	}
 	return true

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postrider/postrider/shards"
+)
+
+// config is the configuration file. Every setting has a default but those without which nothing can run.
+type config struct {
+	Directory        string         `toml:"directory"`                // DSN of the directory database
+	DirectoryFile    string         `toml:"directory_file,omitempty"` // a file that holds it
+	Servers          []serverConfig `toml:"servers"`
+	Shards           int            `toml:"shards"` // at first start only
+	HTTP             string         `toml:"http"`
+	Metrics          string         `toml:"metrics"`
+	Hostname         string         `toml:"hostname"`
+	ReturnPathDomain string         `toml:"return_path_domain"`
+	Secret           string         `toml:"secret,omitempty"` // 64 hex digits: signs return paths
+	SecretFile       string         `toml:"secret_file,omitempty"`
+	RetentionDays    int            `toml:"retention_days"`
+	Log              logConfig      `toml:"log"`
+	Queue            queueConfig    `toml:"queue"`
+	Delivery         deliveryConfig `toml:"delivery"`
+	sole             bool           // dev: no other process serves these shards
+}
+
+type serverConfig struct {
+	Name    string `toml:"name"`
+	DSN     string `toml:"dsn"`
+	DSNFile string `toml:"dsn_file,omitempty"`
+}
+
+type logConfig struct {
+	Format string `toml:"format"` // console or json
+	Level  string `toml:"level"`
+}
+
+type queueConfig struct {
+	URL       string `toml:"url,omitempty"` // of an external NATS cluster; empty: embedded
+	Dir       string `toml:"dir,omitempty"` // of the embedded one
+	Listen    string `toml:"listen,omitempty"`
+	Token     string `toml:"token,omitempty"`
+	TokenFile string `toml:"token_file,omitempty"`
+}
+
+type deliveryConfig struct {
+	Route        string     `toml:"route,omitempty"`         // host:port that takes all mail; empty: MX look-ups
+	AllowPrivate bool       `toml:"allow_private,omitempty"` // deliver to loopback and private addresses
+	Resolvers    []string   `toml:"resolvers,omitempty"`
+	PerSite      int        `toml:"connections_per_site"`
+	PerDomain    int        `toml:"messages_per_domain"`
+	Retry        []duration `toml:"retry"` // waits after each failed attempt; the last one repeats
+	Life         duration   `toml:"life"`
+	Command      duration   `toml:"command_timeout"`
+	Sweep        duration   `toml:"sweep"`
+}
+
+type duration struct{ time.Duration }
+
+func (d *duration) UnmarshalText(b []byte) (err error) {
+	d.Duration, err = time.ParseDuration(string(b))
+	return err
+}
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+func defaults() config {
+	minutes := func(list ...int) (out []duration) {
+		for _, m := range list {
+			out = append(out, duration{time.Duration(m) * time.Minute})
+		}
+		return out
+	}
+	return config{Shards: 64, HTTP: "127.0.0.1:8080", Metrics: "127.0.0.1:9090", RetentionDays: 90,
+		Log:   logConfig{Format: "json", Level: "info"},
+		Queue: queueConfig{},
+		Delivery: deliveryConfig{PerSite: 20, PerDomain: 20, Retry: minutes(1, 5, 15, 30, 60, 120, 240),
+			Life: duration{5 * 24 * time.Hour}, Command: duration{5 * time.Minute}, Sweep: duration{15 * time.Second}}}
+}
+
+// loadConfig reads a configuration file; an unknown setting is an error.
+func loadConfig(path string) (config, error) {
+	c := defaults()
+	meta, err := toml.DecodeFile(path, &c)
+	if err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return c, fmt.Errorf("configuration %s: unknown setting %q", path, unknown[0])
+	}
+	secrets := []struct {
+		into *string
+		file string
+	}{{&c.Directory, c.DirectoryFile}, {&c.Secret, c.SecretFile}, {&c.Queue.Token, c.Queue.TokenFile}}
+	for i := range c.Servers {
+		secrets = append(secrets, struct {
+			into *string
+			file string
+		}{&c.Servers[i].DSN, c.Servers[i].DSNFile})
+	}
+	for _, s := range secrets {
+		if s.file == "" {
+			continue
+		}
+		b, err := os.ReadFile(s.file)
+		if err != nil {
+			return c, fmt.Errorf("configuration %s: %w", path, err)
+		}
+		*s.into = strings.TrimSpace(string(b))
+	}
+	return c, c.check(path)
+}
+
+func (c *config) check(path string) error {
+	wrong := func(name, what string) error { return fmt.Errorf("configuration %s: %s %s", path, name, what) }
+	switch {
+	case c.Directory == "":
+		return wrong("directory", "is missing: the DSN of the directory database")
+	case len(c.Servers) == 0:
+		return wrong("servers", "is missing: at least one [[servers]] with name and dsn")
+	case c.Hostname == "":
+		return wrong("hostname", "is missing: the name that this host greets other mail servers with")
+	case len(c.Secret) != 64:
+		return wrong("secret", "must be 64 hex digits (openssl rand -hex 32)")
+	case c.Queue.URL == "" && c.Queue.Dir == "":
+		return wrong("queue", "needs dir (embedded) or url (external)")
+	case c.Queue.Dir != "" && c.Queue.Listen != "" && c.Queue.Token == "":
+		return wrong("queue.token", "is missing: with listen, others can reach the queue")
+	case len(c.Delivery.Retry) == 0 || c.Delivery.Life.Duration <= 0:
+		return wrong("delivery", "needs at least one retry and a life over 0")
+	case c.Log.Format != "json" && c.Log.Format != "console":
+		return wrong("log.format", "must be json or console")
+	}
+	if _, err := hex.DecodeString(c.Secret); err != nil {
+		return wrong("secret", "must be 64 hex digits (openssl rand -hex 32)")
+	}
+	for i, s := range c.Servers {
+		if s.Name == "" || s.DSN == "" {
+			return wrong(fmt.Sprintf("servers[%d]", i), "needs name and dsn")
+		}
+	}
+	if c.ReturnPathDomain == "" {
+		c.ReturnPathDomain = "bounces." + c.Hostname
+	}
+	return nil
+}
+
+func (c *config) secret() (key [32]byte) {
+	b, _ := hex.DecodeString(c.Secret) // checked
+	copy(key[:], b)
+	return key
+}
+
+// write puts the file in place by rename, readable by its owner only: it holds passwords.
+func (c *config) write(path string) error {
+	var b strings.Builder
+	b.WriteString("# Written by postrider dev at every start; for `postrider … --config`.\n")
+	if err := toml.NewEncoder(&b).Encode(c); err != nil {
+		return err
+	}
+	return writeFile(path, []byte(b.String()))
+}
+
+func writeFile(path string, content []byte) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+func newLogger(c logConfig) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		return nil, fmt.Errorf("log level %q: use debug, info, warn or error", c.Level)
+	}
+	z := zap.NewProductionConfig()
+	z.Level = zap.NewAtomicLevelAt(level)
+	z.DisableCaller, z.DisableStacktrace = true, true
+	z.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	if c.Format == "console" {
+		z.Encoding = "console"
+		z.EncoderConfig.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		z.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
+	}
+	z.Sampling = nil
+	return z.Build()
+}
+
+// devOptions are the flags of postrider dev.
+type devOptions struct {
+	dir, http, smtp, inbox, metrics string
+	servers, shards                 int
+	search, sink, ready             string
+	log                             logConfig
+}
+
+func bindDev(f *pflag.FlagSet) *devOptions {
+	o := &devOptions{}
+	f.StringVar(&o.dir, "dir", ".postrider", "folder for everything it stores")
+	f.StringVar(&o.http, "http", "127.0.0.1:8080", "address of the API; port 0: any free one")
+	f.StringVar(&o.smtp, "smtp", "127.0.0.1:2525", "address of the SMTP listener")
+	f.StringVar(&o.inbox, "inbox", "127.0.0.1:8025", "address of the inbox page and API")
+	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9090", "address of metrics and profiles")
+	f.IntVar(&o.servers, "servers", 2, "physical Postgres servers")
+	f.IntVar(&o.shards, "shards", 16, "logical shards, at first start only")
+	f.StringVar(&o.search, "search", "auto", "auto or postgres")
+	f.StringVar(&o.sink, "sink", "", "deliver all mail to this SMTP server in place of the built-in sandbox")
+	f.StringVar(&o.ready, "ready-file", "", "file written once everything answers")
+	f.StringVar(&o.log.Format, "log", "console", "console or json")
+	f.StringVar(&o.log.Level, "log-level", "info", "debug, info, warn or error")
+	return o
+}
+
+func (o *devOptions) check() error {
+	switch {
+	case o.servers < 1 || o.servers > 16:
+		return usageError{errors.New("--servers must be 1 to 16")}
+	case o.shards < 1 || o.shards > 1024:
+		return usageError{errors.New("--shards must be 1 to 1024")}
+	case o.search == "elasticsearch":
+		return errors.New("--search elasticsearch is not supported by this version: use postgres")
+	case o.search != "auto" && o.search != "postgres":
+		return usageError{errors.New("--search must be auto or postgres")}
+	case o.log.Format != "console" && o.log.Format != "json":
+		return usageError{errors.New("--log must be console or json")}
+	}
+	var err error
+	o.dir, err = filepath.Abs(o.dir)
+	return err
+}
+
+// operatorOptions are the flags of the commands for operators.
+type operatorOptions struct {
+	config string
+	json   bool
+}
+
+func bindOperator(c *cobra.Command) *operatorOptions {
+	o := &operatorOptions{}
+	c.Flags().StringVar(&o.config, "config", os.Getenv("POSTRIDER_CONFIG"), "configuration file (or POSTRIDER_CONFIG)")
+	c.Flags().BoolVar(&o.json, "json", false, "answer in JSON")
+	return o
+}
+
+func (o *operatorOptions) load() (config, error) {
+	if o.config == "" {
+		return config{}, usageError{errors.New("say where the configuration is: --config FILE or POSTRIDER_CONFIG (postrider dev writes DIR/postrider.toml)")}
+	}
+	return loadConfig(o.config)
+}
+
+// serveOptions are the flags of postrider serve.
+type serveOptions struct {
+	config string
+	roles  []string
+}
+
+func bindServe(f *pflag.FlagSet) *serveOptions {
+	o := &serveOptions{}
+	f.StringVar(&o.config, "config", os.Getenv("POSTRIDER_CONFIG"), "configuration file (or POSTRIDER_CONFIG)")
+	f.StringSliceVar(&o.roles, "roles", []string{roleAPI, roleSender}, "what this process does: api, sender")
+	return o
+}
+
+// accountName, keyAccount and keyScope are the flags of single verbs.
+func bindAccountName(f *pflag.FlagSet) *string {
+	return f.String("name", "", "the account's name")
+}
+
+func bindKey(f *pflag.FlagSet, scope bool) (account *int64, s *string) {
+	account = f.Int64("account", 0, "the account's number")
+	s = new(string)
+	if scope {
+		f.StringVar(s, "scope", string(shards.ScopeFull), "full, send, read or test")
+	}
+	return account, s
+}

@@ -1,0 +1,142 @@
+// Package shardtest gives tests real Postgres servers and migrated shards: Run starts two servers for all tests
+// of a package, New makes fresh databases on them for one test.
+package shardtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/postrider/postrider/shards"
+	"github.com/postrider/postrider/shards/localpg"
+)
+
+// cluster is what Run has started, for New. It is set once, before the first test.
+var cluster atomic.Pointer[[]*localpg.Server]
+
+// Run is the body of a TestMain: it starts two servers, runs the tests, stops the servers and ends the process.
+func Run(m *testing.M) {
+	status, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "shardtest:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func run(m *testing.M) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	root, err := os.MkdirTemp("", "postrider-test-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(root) }()
+	if err := os.Chmod(root, 0o711); err != nil {
+		return 1, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	bin, err := localpg.Find(ctx, filepath.Join(cache, "postrider"), os.Stderr)
+	if err != nil {
+		return 1, err
+	}
+	var servers []*localpg.Server
+	for _, name := range []string{"pg1", "pg2"} {
+		settings := localpg.DefaultSettings(2<<30, "shards")
+		settings["fsync"] = "off" // the machine does not lose power between two tests
+		s, err := localpg.Start(ctx, localpg.Config{Name: name, Dir: filepath.Join(root, name), Binaries: bin, Settings: settings, Log: zap.NewNop()})
+		if err != nil {
+			return 1, err
+		}
+		defer func() { _ = s.Stop(context.Background()) }()
+		servers = append(servers, s)
+	}
+	cluster.Store(&servers)
+	return m.Run(), nil
+}
+
+// Env is one test's world: a directory and shards on two servers, migrated and running.
+type Env struct {
+	Shards    *shards.Shards
+	Directory string // DSN
+	Servers   []shards.ServerSpec
+	Postgres  []*localpg.Server
+}
+
+// New makes count shards spread over the two servers, in databases of this test alone.
+func New(t testing.TB, count int) *Env {
+	t.Helper()
+	pg := cluster.Load()
+	if pg == nil {
+		t.Fatal("shardtest.New needs func TestMain(m *testing.M) { shardtest.Run(m) }")
+	}
+	ctx := context.Background()
+	name := "t" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	e := &Env{Postgres: *pg, Directory: database(t, (*pg)[0], name+"_directory")}
+	for i, s := range *pg {
+		e.Servers = append(e.Servers, shards.ServerSpec{Name: fmt.Sprintf("pg%d", i+1), DSN: database(t, s, name)})
+	}
+	if err := shards.Setup(ctx, e.Directory, e.Servers, count); err != nil {
+		t.Fatal(err)
+	}
+	e.Shards = e.Open(t, shards.Config{})
+	if err := e.Shards.Migrate(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.Shards.Beat(ctx)
+	return e
+}
+
+// Open is another process's view of the same shards. What it needs is filled in, and it runs until the test ends.
+func (e *Env) Open(t testing.TB, cfg shards.Config) *shards.Shards {
+	t.Helper()
+	cfg.Directory = e.Directory
+	if cfg.Instance == [16]byte{} {
+		cfg.Instance = uuid.Must(uuid.NewV7())
+	}
+	if cfg.Log == nil {
+		cfg.Log = zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))
+	}
+	s, err := shards.Open(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		s.Close()
+	})
+	return s
+}
+
+func database(t testing.TB, s *localpg.Server, name string) string {
+	t.Helper()
+	ctx := context.Background()
+	c, err := pgx.Connect(ctx, s.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(ctx) }()
+	if _, err := c.Exec(ctx, "create database "+name); err != nil {
+		t.Fatal(err)
+	}
+	return s.DSN(name)
+}
