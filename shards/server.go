@@ -59,6 +59,12 @@ func newServer(name, dsn string, cfg Config, m *metrics) (*Server, error) {
 	pc.ConnConfig.ConnectTimeout = 2 * time.Second
 	// The texts are the same in every shard, but a plan belongs to the search_path it was made under.
 	pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	pc.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		// Exec mode takes a parameter's type from Go's, and these two it does not know.
+		c.TypeMap().RegisterDefaultPgType([16]byte{}, "uuid")
+		c.TypeMap().RegisterDefaultPgType([][16]byte{}, "_uuid")
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func TestStopFrozen(t *testing.T) {
 	stop(t, s)
 }
 
-// A client that holds a transaction open does not hold up a stop, and an ended context makes it immediate.
+// A context that has ended makes a stop immediate, not unfinished.
 func TestStopAtOnce(t *testing.T) {
 	s := mustStart(t, filepath.Join(folder(t), "pg"), Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -150,6 +150,9 @@ func TestOrphans(t *testing.T) {
 	dir := filepath.Join(folder(t), "pg")
 	s := mustStart(t, dir, Config{})
 	children := processesOf(dir)
+	if len(children) < 2 {
+		t.Skip("/proc shows children to no one here: root without CAP_SYS_PTRACE, or not Linux")
+	}
 	for _, pid := range children { // frozen, so that they do not notice
 		if pid != s.PID() {
 			_ = syscall.Kill(pid, syscall.SIGSTOP)
