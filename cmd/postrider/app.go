@@ -172,7 +172,9 @@ func (a *app) close() {
 		a.queue.Close()
 	}
 	if a.server != nil {
-		a.server.Stop()
+		limit, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		a.server.Stop(limit)
+		cancel()
 	}
 	if a.shards != nil {
 		a.shards.Close()

@@ -1,0 +1,253 @@
+// Package api serves the Mandrill-compatible HTTP API: it reads requests leniently, as the SDKs in use need,
+// authenticates them, and turns what the core says into Mandrill's words.
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/accept"
+	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards"
+)
+
+// Config is what the API needs.
+type Config struct {
+	Shards *shards.Shards
+	Store  *store.Store
+	Door   *accept.Door
+	Log    *zap.Logger
+	Ready  func() error // nil when a send can be accepted
+}
+
+// The limits of a request.
+const (
+	maxBody       = 25 << 20  // bytes
+	maxBodiesHeld = 256 << 20 // bytes of bodies over smallBody being read and worked on at once
+	smallBody     = 64 << 10  // bytes
+	headerTimeout = 10 * time.Second
+	readTimeout   = 60 * time.Second // of a whole request: a byte a second ends here
+	writeTimeout  = 120 * time.Second
+	idleTimeout   = 120 * time.Second
+	drainTimeout  = 5 * time.Second
+)
+
+// API is the HTTP door.
+type API struct {
+	cfg    Config
+	bodies *semaphore.Weighted
+	server *http.Server
+}
+
+// call is one authenticated request.
+type call struct {
+	key    shards.Key
+	body   object
+	raw    []byte
+	header http.Header
+}
+
+type handler func(ctx context.Context, c *call) (any, error)
+
+// method is an API call and the scopes that may use it.
+type method struct {
+	do     handler
+	scopes []shards.Scope // besides full
+}
+
+// New makes the API; Run serves it.
+func New(cfg Config) *API {
+	a := &API{cfg: cfg, bodies: semaphore.NewWeighted(maxBodiesHeld)}
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = func(err error, c echo.Context) {
+		if !c.Response().Committed {
+			_ = a.fail(c, routeError(c, err))
+		}
+	}
+	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
+	e.GET("/readyz", a.ready)
+	methods := a.methods()
+	for _, version := range []string{"1.0", "1.1", "1.2", "1.3", "1.4"} {
+		for name, m := range methods {
+			h := a.serve(m)
+			e.POST("/api/"+version+"/"+name, h)
+			e.POST("/api/"+version+"/"+name+".json", h)
+		}
+	}
+	a.server = &http.Server{Handler: tidyPath(e), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10, ErrorLog: zap.NewStdLog(cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))}
+	return a
+}
+
+// Run serves on a listener until ctx ends, and then what had been begun.
+func (a *API) Run(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		if a.server.Shutdown(limit) != nil {
+			_ = a.server.Close()
+		}
+	})
+	defer stop()
+	err := a.server.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (a *API) methods() map[string]method {
+	send := []shards.Scope{shards.ScopeSend}
+	read := []shards.Scope{shards.ScopeRead}
+	both := []shards.Scope{shards.ScopeSend, shards.ScopeRead, shards.ScopeTest}
+	return map[string]method{
+		"users/ping":       {a.ping, both},
+		"users/ping2":      {a.ping2, both},
+		"users/info":       {a.usersInfo, read},
+		"messages/send":    {a.send, send},
+		"messages/info":    {a.info, read},
+		"messages/content": {a.content, read},
+		"messages/search":  {a.search, read},
+	}
+}
+
+// tidyPath makes doubled and trailing slashes single and none: clients join base and path in both ways, and an
+// http.ServeMux-like redirect would turn their POST into a GET.
+func tidyPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := r.URL.Path
+		for strings.Contains(p, "//") {
+			p = strings.ReplaceAll(p, "//", "/")
+		}
+		if len(p) > 1 {
+			p = strings.TrimSuffix(p, "/")
+		}
+		r.URL.Path, r.URL.RawPath = p, ""
+		next.ServeHTTP(w, r)
+	})
+}
+
+func routeError(c echo.Context, err error) error {
+	var h *echo.HTTPError
+	if !errors.As(err, &h) {
+		return err
+	}
+	switch h.Code {
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		message := "Unknown method \"" + c.Request().URL.Path + "\""
+		if c.Request().Method != http.MethodPost {
+			message = "API calls are made by POST with a JSON body; this was " + c.Request().Method
+		}
+		return &sender.Error{Kind: sender.KindUnknownMethod, Message: message}
+	}
+	return err
+}
+
+func (a *API) ready(c echo.Context) error {
+	if err := a.cfg.Ready(); err != nil {
+		return c.String(http.StatusServiceUnavailable, err.Error()+"\n")
+	}
+	return c.String(http.StatusOK, "ready\n")
+}
+
+// serve reads, authenticates and runs one call.
+func (a *API) serve(m method) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		raw, release, err := a.read(r)
+		if err != nil {
+			return a.fail(c, err)
+		}
+		defer release()
+		body, err := decode(r.Header.Get("Content-Type"), raw)
+		if err != nil {
+			return a.fail(c, err)
+		}
+		key, err := a.authenticate(r.Context(), body, m)
+		if err != nil {
+			return a.fail(c, err)
+		}
+		answer, err := m.do(r.Context(), &call{key: key, body: body, raw: raw, header: r.Header})
+		if err != nil {
+			return a.fail(c, err)
+		}
+		c.Response().Header().Set("Access-Control-Allow-Origin", "*")
+		return c.JSON(http.StatusOK, answer)
+	}
+}
+
+// read takes in a body of at most 25 MiB; those over 64 KiB share a fixed amount of memory.
+func (a *API) read(r *http.Request) (body []byte, release func(), err error) {
+	release = func() {}
+	if r.ContentLength > maxBody {
+		return nil, release, tooLarge()
+	}
+	if r.ContentLength >= 0 && r.ContentLength <= smallBody {
+		body = make([]byte, r.ContentLength)
+		if _, err = io.ReadFull(r.Body, body); err != nil {
+			return nil, release, malformed("the body ended before its Content-Length")
+		}
+		return body, release, nil
+	}
+	size := r.ContentLength
+	if size < 0 {
+		size = maxBody
+	}
+	if !a.bodies.TryAcquire(size) {
+		return nil, release, sender.Unavailable(errors.New("too many large requests at once"))
+	}
+	release = func() { a.bodies.Release(size) }
+	body, err = io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	switch {
+	case err != nil:
+		err = malformed("the body could not be read to its end")
+	case len(body) > maxBody:
+		err = tooLarge()
+	}
+	if err != nil {
+		release()
+		return nil, func() {}, err
+	}
+	return body, release, nil
+}
+
+func tooLarge() error {
+	return &sender.Error{Kind: sender.KindTooLarge, Message: "the body is larger than 25 MiB"}
+}
+
+func (a *API) authenticate(ctx context.Context, body object, m method) (shards.Key, error) {
+	text, err := body.text("key")
+	if err != nil {
+		return shards.Key{}, err
+	}
+	if text == "" {
+		return shards.Key{}, &sender.Error{Kind: sender.KindValidation, Message: "You must specify a key value", Field: ""}
+	}
+	key, err := a.cfg.Shards.FindKey(ctx, text)
+	switch {
+	case errors.Is(err, shards.ErrNoKey):
+		return key, &sender.Error{Kind: sender.KindInvalidKey, Message: "Invalid API key"}
+	case err != nil:
+		return key, sender.Unavailable(err)
+	}
+	if key.Scope == shards.ScopeFull {
+		return key, nil
+	}
+	for _, s := range m.scopes {
+		if s == key.Scope {
+			return key, nil
+		}
+	}
+	return key, &sender.Error{Kind: sender.KindForbidden, Message: "this key's scope (" + string(key.Scope) + ") does not allow the call"}
+}

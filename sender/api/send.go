@@ -1,0 +1,279 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/accept"
+)
+
+// sendResult is Mandrill's answer for one recipient.
+type sendResult struct {
+	Email        string  `json:"email"`
+	Status       string  `json:"status"`
+	RejectReason *string `json:"reject_reason"`
+	QueuedReason *string `json:"queued_reason"`
+	ID           string  `json:"_id"`
+}
+
+// send is messages/send.
+func (a *API) send(ctx context.Context, c *call) (any, error) {
+	sub, err := readSubmission(c.body)
+	if err != nil {
+		return nil, err
+	}
+	sub.Account, sub.KeyID = c.key.Account, c.key.ID
+	if sub.IdempotencyKey = c.header.Get("Idempotency-Key"); sub.IdempotencyKey != "" {
+		sub.Digest = sha256.Sum256(c.raw)
+	}
+	results, err := a.cfg.Door.Accept(ctx, sub)
+	if err != nil {
+		return nil, inMessage(err)
+	}
+	out := make([]sendResult, len(results))
+	for i, r := range results {
+		out[i] = wireResult(r)
+	}
+	return out, nil
+}
+
+func wireResult(r accept.Result) sendResult {
+	out := sendResult{Email: r.Email, Status: string(r.Status), ID: r.ID}
+	if r.Reason != "" {
+		why := string(r.Reason)
+		out.RejectReason = &why
+	}
+	if r.QueuedReason != "" {
+		out.QueuedReason = &r.QueuedReason
+	}
+	return out
+}
+
+// inMessage puts the "message." before the field of an error of the door.
+func inMessage(err error) error {
+	if e, ok := err.(*sender.Error); ok && e.Kind == sender.KindValidation && e.Field != "" && e.Field != "Idempotency-Key" {
+		named := *e
+		named.Field = "message." + e.Field
+		return &named
+	}
+	return err
+}
+
+// readSubmission reads the call's fields; what their values may be is the door's to say.
+func readSubmission(body object) (*sender.Submission, error) {
+	if _, ok := body.fields["message"]; !ok {
+		return nil, sender.Invalid("message", "You must specify a message value")
+	}
+	m, err := body.object("message")
+	if err != nil {
+		return nil, err
+	}
+	s := &sender.Submission{}
+	r := &reader{}
+	r.flag(&s.Async, body, "async", false)
+	r.ignore(body, "ip_pool")
+	at, err := body.moment("send_at", false)
+	r.keep(err)
+	if at.After(time.Now()) {
+		r.keep(notYet("send_at", "scheduled sends"))
+	}
+	r.content(&s.Content, m)
+	r.labels(s, m)
+	r.recipients(s, m)
+	r.later(m)
+	return s, r.err
+}
+
+// reader reads field after field and keeps the first error.
+type reader struct{ err error }
+
+func (r *reader) keep(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *reader) text(into *string, o object, name string) {
+	s, err := o.text(name)
+	*into = s
+	r.keep(err)
+}
+
+func (r *reader) flag(into *bool, o object, name string, otherwise bool) {
+	v, err := o.flag(name, otherwise)
+	*into = v
+	r.keep(err)
+}
+
+// ignore checks the type of a field whose value changes nothing in the mail.
+func (r *reader) ignore(o object, names ...string) {
+	for _, n := range names {
+		_, err := o.text(n)
+		r.keep(err)
+	}
+}
+
+func (r *reader) content(c *sender.Content, m object) {
+	r.text(&c.From.Email, m, "from_email")
+	r.text(&c.From.Name, m, "from_name")
+	r.text(&c.Subject, m, "subject")
+	r.text(&c.HTML, m, "html")
+	r.text(&c.Text, m, "text")
+	r.text(&c.BccAddress, m, "bcc_address")
+	r.text(&c.ReturnPathDomain, m, "return_path_domain")
+	if c.ReturnPathDomain != "" && sender.CheckEmail("x@"+c.ReturnPathDomain) != nil {
+		r.keep(sender.Invalid("message.return_path_domain", "is not a host name"))
+	}
+	r.flag(&c.AutoText, m, "auto_text", false)
+	r.flag(&c.AutoHTML, m, "auto_html", false)
+	r.flag(&c.PreserveRecipients, m, "preserve_recipients", false)
+	var shown bool
+	r.flag(&shown, m, "view_content_link", true)
+	c.Hidden = !shown
+	r.headers(c, m)
+	c.Attachments = r.files(m, "attachments")
+	c.Images = r.files(m, "images")
+}
+
+func (r *reader) headers(c *sender.Content, m object) {
+	h, err := m.object("headers")
+	r.keep(err)
+	for _, name := range h.names() {
+		v := h.fields[name]
+		list, ok := v.([]any)
+		if !ok {
+			list = []any{v}
+		}
+		for _, one := range list {
+			s, err := text(h.at(name), one)
+			r.keep(err)
+			if one != nil {
+				c.Headers = append(c.Headers, sender.Header{Name: name, Value: s})
+			}
+		}
+	}
+}
+
+func (r *reader) files(m object, name string) []sender.Attachment {
+	list, err := m.objects(name)
+	r.keep(err)
+	var out []sender.Attachment
+	for _, o := range list {
+		var f sender.Attachment
+		r.text(&f.Type, o, "type")
+		r.text(&f.Name, o, "name")
+		f.Content, err = o.base64("content")
+		r.keep(err)
+		out = append(out, f)
+	}
+	return out
+}
+
+// labels reads what the account sees again in searches and events.
+func (r *reader) labels(s *sender.Submission, m object) {
+	var err error
+	s.Tags, err = m.texts("tags")
+	r.keep(err)
+	if len(s.Tags) > accept.MaxTags {
+		s.Tags = s.Tags[:accept.MaxTags] // Mandrill stores the first 100 that it sees
+	}
+	s.Metadata, err = m.flat("metadata")
+	r.keep(err)
+	r.flag(&s.Important, m, "important", false)
+	r.text(&s.Subaccount, m, "subaccount")
+	if s.Subaccount != "" {
+		r.keep(&sender.Error{Kind: sender.KindUnknownSubaccount, Field: "message.subaccount",
+			Message: fmt.Sprintf("No subaccount exists with the id '%.100s'", s.Subaccount)})
+	}
+}
+
+func (r *reader) recipients(s *sender.Submission, m object) {
+	list, err := m.objects("to")
+	r.keep(err)
+	if err == nil && len(list) > accept.MaxRecipients {
+		r.keep(sender.Invalid("message.to", "%d recipients are more than the %d that one call may have", len(list), accept.MaxRecipients))
+		return
+	}
+	own := r.ownMetadata(m)
+	for _, o := range list {
+		var to sender.Recipient
+		var kind string
+		r.text(&to.Email, o, "email")
+		r.text(&to.Name, o, "name")
+		r.text(&kind, o, "type")
+		switch kind {
+		case "", "to":
+		case "cc":
+			to.Kind = sender.Cc
+		case "bcc":
+			to.Kind = sender.Bcc
+		default:
+			r.keep(sender.Invalid(o.at("type"), "must be to, cc or bcc"))
+		}
+		to.Metadata = own[to.Email]
+		s.Recipients = append(s.Recipients, to)
+	}
+	if s.Content.PreserveRecipients {
+		for _, to := range s.Recipients {
+			if to.Kind != sender.Bcc && sender.CheckEmail(to.Email) == nil {
+				s.Content.Recipients = append(s.Content.Recipients, sender.Recipient{Address: to.Address, Kind: to.Kind})
+			}
+		}
+	}
+}
+
+func (r *reader) ownMetadata(m object) map[string]map[string]string {
+	list, err := m.objects("recipient_metadata")
+	r.keep(err)
+	out := map[string]map[string]string{}
+	for _, o := range list {
+		var rcpt string
+		r.text(&rcpt, o, "rcpt")
+		values, err := o.flat("values")
+		r.keep(err)
+		out[rcpt] = values
+	}
+	return out
+}
+
+// later holds the fields of features that are not there yet: refused where ignoring them would send a wrong
+// mail, checked for their type where it would not.
+func (r *reader) later(m object) {
+	for field, feature := range map[string]string{"merge_vars": "merge tags", "global_merge_vars": "merge tags"} {
+		list, err := m.objects(field)
+		r.keep(err)
+		if len(list) > 0 {
+			r.keep(notYet("message."+field, feature))
+		}
+	}
+	for field, feature := range map[string]string{"merge": "merge tags", "inline_css": "inlining of style sheets"} {
+		var on bool
+		if r.flag(&on, m, field, false); on {
+			r.keep(notYet("message."+field, feature))
+		}
+	}
+	domains, err := m.texts("google_analytics_domains")
+	r.keep(err)
+	if len(domains) > 0 {
+		r.keep(notYet("message.google_analytics_domains", "tagging of links"))
+	}
+	var language string
+	if r.text(&language, m, "merge_language"); language != "" && language != "mailchimp" && language != "handlebars" {
+		r.keep(sender.Invalid("message.merge_language", "must be mailchimp or handlebars"))
+	}
+	r.ignore(m, "tracking_domain", "signing_domain")
+	var ignored bool
+	for _, name := range []string{"track_opens", "track_clicks", "url_strip_qs"} {
+		r.flag(&ignored, m, name, false)
+	}
+	if campaign, ok := m.fields["google_analytics_campaign"].([]any); !ok || len(campaign) > 1 {
+		r.ignore(m, "google_analytics_campaign")
+	}
+}
+
+func notYet(field, feature string) error {
+	return sender.Invalid(field, "%s are not supported by this version, and without them the mail would be wrong: leave the field out", feature)
+}

@@ -1,0 +1,213 @@
+// Package dispatch is the delivery job: it holds messages in hand, composes and delivers them, has the ledger
+// record how it went, and claims what is due. A sweeper finds by their rows the messages that nobody rang for.
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postrider/postrider/jobs"
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/deliver"
+	"github.com/postrider/postrider/sender/ledger"
+	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards"
+)
+
+// Config is what the dispatcher needs.
+type Config struct {
+	Shards  *shards.Shards
+	Store   *store.Store
+	Ledger  *ledger.Ledger
+	Deliver *deliver.Client
+	Queue   *jobs.Queue
+	// ReturnPath makes the MAIL FROM of a message; domain is the submission's own, empty for the platform's.
+	ReturnPath func(account int64, id sender.ID, domain string) string
+	Retry      []time.Duration // waits after each failed attempt; the last one repeats
+	PerDomain  int             // messages of one recipient domain under way at once; default 20
+	Room       int             // messages in hand; default 5,000
+	RoomBytes  int             // bytes of content in hand; default 128 MiB
+	SweepEvery time.Duration   // default 15 s
+	Log        *zap.Logger
+	Metrics    prometheus.Registerer
+}
+
+// Dispatcher delivers messages.
+type Dispatcher struct {
+	cfg     Config
+	metrics *metrics
+	clock   *clock
+
+	claims  sync.RWMutex // held for reading from a claim's commit until its messages are in held
+	mu      sync.Mutex
+	held    map[sender.ID]int // in hand, with the bytes they stand for
+	bytes   int
+	lanes   map[string]*lane
+	rung    map[string]bool      // shards to ring for
+	suspect map[string]time.Time // shards that may hold claims nobody knows of, since when
+	closing bool
+	ctx     context.Context // of attempts
+	work    sync.WaitGroup
+}
+
+// New makes a dispatcher; Run starts it.
+func New(cfg Config) *Dispatcher {
+	setDefault(&cfg.PerDomain, 20)
+	setDefault(&cfg.Room, 5000)
+	setDefault(&cfg.RoomBytes, 128<<20)
+	if cfg.SweepEvery == 0 {
+		cfg.SweepEvery = 15 * time.Second
+	}
+	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]int{}, lanes: map[string]*lane{},
+		rung: map[string]bool{}, suspect: map[string]time.Time{}, ctx: context.Background()}
+	d.clock = newClock()
+	return d
+}
+
+func setDefault(v *int, to int) {
+	if *v == 0 {
+		*v = to
+	}
+}
+
+// JobDeliver is the kind of job that says: this shard has messages that are due.
+const JobDeliver = "deliver"
+
+// drain is how long attempts under way may take to end when the process stops.
+const drain = 5 * time.Second
+
+// Run delivers until ctx ends. Then attempts under way get 5 s, and what is still in hand is given back.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	attempts, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	d.mu.Lock()
+	d.ctx = attempts
+	d.mu.Unlock()
+	var g errgroup.Group
+	g.Go(func() error { return d.bells(ctx) })
+	g.Go(func() error { return d.sweep(ctx) })
+	g.Go(func() error { return d.clock.run(ctx, func(shard string) { d.claim(ctx, shard) }) })
+	g.Go(func() error {
+		return d.cfg.Queue.Run(ctx, map[string]jobs.Handler{JobDeliver: {Do: d.handle, Concurrency: 4, Timeout: time.Minute}})
+	})
+	<-ctx.Done()
+	err := g.Wait()
+	d.stop(cut)
+	return err
+}
+
+// stop ends the lanes, waits for attempts under way, cuts off what takes too long and gives the rest back.
+func (d *Dispatcher) stop(cut func()) {
+	d.mu.Lock()
+	d.closing = true
+	waiting := map[string][]sender.ID{}
+	for _, l := range d.lanes {
+		for _, it := range l.waiting {
+			waiting[it.shard] = append(waiting[it.shard], it.m.ID)
+		}
+		l.waiting = nil
+	}
+	d.mu.Unlock()
+	done := make(chan struct{})
+	go func() { d.work.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(drain):
+		cut()
+		<-done
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for shard, ids := range waiting {
+		if err := d.cfg.Store.Release(ctx, shard, ids); err != nil {
+			d.cfg.Log.Warn("claims not given back, the next start frees them", zap.String("shard", shard), zap.Int("messages", len(ids)), zap.Error(err))
+		}
+	}
+}
+
+// Reserve takes messages in hand before they are stored, if there is room.
+func (d *Dispatcher) Reserve(account int64, ids []sender.ID, bytes int) bool {
+	if !d.cfg.Shards.Of(account).Server.Beating(shards.Quiet) {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing || len(d.held)+len(ids) > d.cfg.Room || d.bytes+bytes > d.cfg.RoomBytes {
+		return false
+	}
+	each := bytes / len(ids)
+	for _, id := range ids {
+		d.held[id] = each
+	}
+	d.bytes += each * len(ids)
+	return true
+}
+
+// Drop lets go of reserved messages. unsure says that they may have been stored as ours all the same.
+func (d *Dispatcher) Drop(account int64, ids []sender.ID, unsure bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range ids {
+		d.letGo(id)
+	}
+	if unsure {
+		d.doubt(d.cfg.Shards.Of(account).Name)
+	}
+}
+
+// doubt notes that a shard may hold a claim of ours that is in nobody's memory. The caller holds mu.
+func (d *Dispatcher) doubt(shard string) {
+	if _, ok := d.suspect[shard]; !ok {
+		d.suspect[shard] = time.Now()
+	}
+}
+
+func (d *Dispatcher) letGo(id sender.ID) {
+	if b, ok := d.held[id]; ok {
+		d.bytes -= b
+		delete(d.held, id)
+	}
+}
+
+// Hand takes over messages that were reserved and are now stored.
+func (d *Dispatcher) Hand(sub *sender.Submission, messages []sender.Message) {
+	shard := d.cfg.Shards.Of(sub.Account).Name
+	for i := range messages {
+		d.begin(&item{m: messages[i], content: &sub.Content, shard: shard})
+	}
+}
+
+// Ring says that a shard holds messages that are due and in nobody's hands. Bells of the same shard become one.
+func (d *Dispatcher) Ring(shard string) {
+	d.mu.Lock()
+	d.rung[shard] = true
+	d.mu.Unlock()
+}
+
+// Floor is an id below which nothing that was born claimed is in hand.
+func (d *Dispatcher) Floor() [16]byte {
+	floor := sender.IDAt(time.Now().Add(-10 * time.Second)) // ids are reserved well within that of being made
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range d.held {
+		if string(id[:]) < string(floor[:]) {
+			floor = id
+		}
+	}
+	return floor
+}
+
+// room is how many more messages may be claimed.
+func (d *Dispatcher) room() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing || d.bytes > d.cfg.RoomBytes {
+		return 0
+	}
+	return d.cfg.Room - len(d.held)
+}

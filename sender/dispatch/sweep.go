@@ -1,0 +1,242 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postrider/postrider/jobs"
+	"github.com/postrider/postrider/sender"
+)
+
+// handle answers a bell: it claims what is due in the shard until nothing is left.
+func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
+	for d.claim(ctx, j.Shard) {
+		if d.room() < d.cfg.Room/10 || ctx.Err() != nil {
+			return jobs.Snooze(500 * time.Millisecond) // full: it is nobody's failure
+		}
+		if sh := d.cfg.Shards.Map().Shard(j.Shard); sh == nil || !sh.Server.Up() {
+			return jobs.Done() // the sweeper rings again when the server is back
+		}
+	}
+	return jobs.Done()
+}
+
+// bells publishes what was rung for, every 20 ms. If the queue is away the sweeper rings again from the rows.
+func (d *Dispatcher) bells(ctx context.Context) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		d.mu.Lock()
+		var out []jobs.Job
+		for shard := range d.rung {
+			out = append(out, jobs.Job{Kind: JobDeliver, Shard: shard})
+		}
+		clear(d.rung)
+		d.mu.Unlock()
+		if len(out) == 0 {
+			continue
+		}
+		if err := d.cfg.Queue.Ring(ctx, out...); err != nil && ctx.Err() == nil {
+			d.cfg.Log.Debug("bell not rung, the sweeper rings again", zap.Int("shards", len(out)), zap.Error(err))
+		}
+	}
+}
+
+// sweep finds by their rows the messages that nobody rang for: those of dead instances, those whose claim was
+// never confirmed, and those that are due and silent.
+func (d *Dispatcher) sweep(ctx context.Context) error {
+	tick := time.NewTicker(d.cfg.SweepEvery)
+	defer tick.Stop()
+	for {
+		d.freeDead(ctx)
+		d.freeSuspect(ctx)
+		d.ringDue(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// freeDead gives back the claims of instances that are gone, server by server.
+func (d *Dispatcher) freeDead(ctx context.Context) {
+	m := d.cfg.Shards.Map()
+	for _, v := range m.Servers() {
+		if !v.Up() {
+			continue
+		}
+		dead, err := d.cfg.Shards.Dead(ctx, v)
+		if err != nil {
+			continue
+		}
+		for _, instance := range dead {
+			all, freed := true, int64(0)
+			for _, sh := range m.Shards() {
+				if sh.Server != v {
+					continue
+				}
+				n, err := d.cfg.Store.Free(ctx, sh.Name, instance)
+				if err != nil {
+					all = false
+					continue
+				}
+				if n > 0 {
+					d.Ring(sh.Name)
+				}
+				freed += n
+			}
+			if all && d.cfg.Shards.Forget(ctx, v, instance.ID) == nil {
+				d.cfg.Log.Info("claims of an ended instance freed", zap.String("server", v.Name), zap.Int64("messages", freed))
+			}
+		}
+	}
+}
+
+// settled is the age at which a claim's commit has long been answered one way or the other.
+const settled = 15 * time.Second
+
+// freeSuspect gives back what is ours by the rows and in nobody's memory.
+func (d *Dispatcher) freeSuspect(ctx context.Context) {
+	var shards []string
+	d.mu.Lock()
+	for s, since := range d.suspect {
+		if time.Since(since) > settled {
+			shards = append(shards, s)
+			delete(d.suspect, s)
+		}
+	}
+	d.mu.Unlock()
+	for _, shard := range shards {
+		if err := d.freeLost(ctx, shard); err != nil {
+			d.mu.Lock()
+			d.doubt(shard)
+			d.mu.Unlock()
+		}
+	}
+}
+
+func (d *Dispatcher) freeLost(ctx context.Context, shard string) error {
+	before := time.Now().Add(-settled)
+	d.claims.Lock() // a claim that is just being made must not look like a lost one
+	defer d.claims.Unlock()
+	ids, err := d.cfg.Store.Held(ctx, shard, sender.ID(d.cfg.Shards.Instance()), before)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	lost := ids[:0]
+	for _, id := range ids {
+		if _, ok := d.held[id]; !ok {
+			lost = append(lost, id)
+		}
+	}
+	d.mu.Unlock()
+	if len(lost) == 0 {
+		return nil
+	}
+	if err := d.cfg.Store.Release(ctx, shard, lost); err != nil {
+		return err
+	}
+	d.cfg.Log.Info("claims without an owner freed", zap.String("shard", shard), zap.Int("messages", len(lost)))
+	d.Ring(shard)
+	return nil
+}
+
+func (d *Dispatcher) ringDue(ctx context.Context) {
+	var oldest time.Time
+	for _, sh := range d.cfg.Shards.Map().Shards() {
+		if ctx.Err() != nil || !sh.Server.Up() {
+			continue
+		}
+		at, err := d.cfg.Store.Due(ctx, sh.Name)
+		if err != nil || at.IsZero() {
+			continue
+		}
+		d.Ring(sh.Name)
+		if oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	age := 0.0
+	if !oldest.IsZero() {
+		age = time.Since(oldest).Seconds()
+	}
+	d.metrics.oldest.Set(age)
+	d.mu.Lock()
+	d.metrics.held.Set(float64(len(d.held)))
+	d.mu.Unlock()
+}
+
+// clock rings a shard when a retry that was recorded here falls due. Bells within a quarter of a second are
+// one, and those beyond ten minutes are left to the sweeper, so it stays small.
+type clock struct {
+	mu  sync.Mutex
+	due map[string]map[int64]bool // by shard: quarters of a second
+}
+
+const (
+	quarter = 250 * time.Millisecond
+	horizon = 10 * time.Minute
+)
+
+func newClock() *clock { return &clock{due: map[string]map[int64]bool{}} }
+
+func (c *clock) set(shard string, at time.Time) {
+	if time.Until(at) > horizon {
+		return
+	}
+	slot := at.UnixNano()/int64(quarter) + 1
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.due[shard] == nil {
+		c.due[shard] = map[int64]bool{}
+	}
+	c.due[shard][slot] = true
+}
+
+func (c *clock) run(ctx context.Context, ring func(shard string)) error {
+	tick := time.NewTicker(quarter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			for _, shard := range c.take(now) {
+				ring(shard)
+			}
+		}
+	}
+}
+
+func (c *clock) take(now time.Time) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []string
+	limit := now.UnixNano() / int64(quarter)
+	for shard, slots := range c.due {
+		hit := false
+		for s := range slots {
+			if s <= limit {
+				delete(slots, s)
+				hit = true
+			}
+		}
+		if hit {
+			out = append(out, shard)
+		}
+		if len(slots) == 0 {
+			delete(c.due, shard)
+		}
+	}
+	return out
+}

@@ -1,0 +1,20 @@
+package ledger
+
+import "github.com/postrider/postrider/sender"
+
+// stateName is a state as a metric label.
+func stateName(s sender.State) string {
+	switch s {
+	case sender.Delivered:
+		return "delivered"
+	case sender.Deferred:
+		return "deferred"
+	case sender.Bounced:
+		return "bounced"
+	case sender.SoftBounced:
+		return "soft-bounced"
+	case sender.Spam:
+		return "spam"
+	}
+	return "other"
+}
