@@ -23,6 +23,7 @@ import (
 	"github.com/postrider/postrider/sender/deliver"
 	"github.com/postrider/postrider/sender/dispatch"
 	"github.com/postrider/postrider/sender/ledger"
+	"github.com/postrider/postrider/sender/relay"
 	"github.com/postrider/postrider/sender/store"
 	"github.com/postrider/postrider/shards"
 )
@@ -47,7 +48,9 @@ type app struct {
 	door       *accept.Door
 	api        *api.API
 	apiAddr    net.Listener
+	relay      *relay.Relay
 	metricAddr net.Listener
+	smtpAddr   net.Listener // nil when no address is set
 }
 
 // newApp connects to what must be there and builds the rest. The map must exist; see shards.Setup.
@@ -65,6 +68,11 @@ func newApp(ctx context.Context, cfg config, log *zap.Logger) (a *app, err error
 	}
 	if a.metricAddr, err = listen("metrics", cfg.Metrics); err != nil {
 		return a, err
+	}
+	if cfg.SMTP != "" {
+		if a.smtpAddr, err = listen("smtp", cfg.SMTP); err != nil {
+			return a, err
+		}
 	}
 	a.shards, err = shards.Open(ctx, shards.Config{Directory: cfg.Directory, Instance: sender.NewID(), Sole: cfg.sole, Log: log, Metrics: a.metrics,
 		Retention: time.Duration(cfg.RetentionDays) * 24 * time.Hour, Floor: func() [16]byte {
@@ -141,6 +149,7 @@ func (a *app) build() (err error) {
 		}})
 	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, Life: c.Life.Duration, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,
 		Drop: a.dispatch.Drop, Ring: a.dispatch.Ring, Log: a.log, Metrics: a.metrics})
+	a.relay = relay.New(relay.Config{Hostname: a.cfg.Hostname, Key: key, Store: st, Ledger: a.ledger, Log: a.log, Metrics: a.metrics})
 	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Ready: a.ready})
 	return nil
 }
@@ -157,8 +166,12 @@ func (a *app) ready() error {
 
 // stages are the parts in the order in which they stop: intake, delivery, the ledger, and what all need.
 func (a *app) stages() []stage {
+	intake := stage{{"api", func(ctx context.Context) error { return a.api.Run(ctx, a.apiAddr) }}}
+	if a.smtpAddr != nil {
+		intake = append(intake, part{"smtp", func(ctx context.Context) error { return a.relay.Run(ctx, a.smtpAddr) }})
+	}
 	return []stage{
-		{{"api", func(ctx context.Context) error { return a.api.Run(ctx, a.apiAddr) }}},
+		intake,
 		{{"accept", a.door.Run}},
 		{{"dispatch", a.dispatch.Run}},
 		{{"ledger", a.ledger.Run}, {"delivery", a.deliver.Run}},
@@ -179,7 +192,7 @@ func (a *app) close() {
 	if a.shards != nil {
 		a.shards.Close()
 	}
-	for _, l := range []net.Listener{a.apiAddr, a.metricAddr} {
+	for _, l := range []net.Listener{a.apiAddr, a.metricAddr, a.smtpAddr} {
 		if l != nil {
 			_ = l.Close()
 		}

@@ -25,6 +25,7 @@ type config struct {
 	Servers          []serverConfig `toml:"servers"`
 	Shards           int            `toml:"shards"` // at first start only
 	HTTP             string         `toml:"http"`
+	SMTP             string         `toml:"smtp,omitempty"` // takes bounces and complaints; empty for none
 	Metrics          string         `toml:"metrics"`
 	Hostname         string         `toml:"hostname"`
 	ReturnPathDomain string         `toml:"return_path_domain"`

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +52,7 @@ type dev struct {
 	out     io.Writer
 	servers []*localpg.Server // the directory's first
 	names   []string
+	smtp    net.Listener
 	sandbox *sandbox.Sandbox
 	app     *app
 	account int64
@@ -79,6 +82,7 @@ func (d *dev) run(ctx context.Context) error {
 	if d.app, err = newApp(ctx, cfg, d.log); err != nil {
 		return err
 	}
+	d.app.smtpAddr = d.smtp
 	defer d.app.close()
 	if err := d.app.shards.Migrate(ctx, d.progress("making shards")); err != nil {
 		return err
@@ -187,14 +191,23 @@ func (d *dev) configure() (config, error) {
 		cfg.Delivery.Retry = append(cfg.Delivery.Retry, duration{s})
 	}
 	cfg.Delivery.Command, cfg.Delivery.Sweep = duration{15 * time.Second}, duration{5 * time.Second}
-	d.sandbox, err = sandbox.New(sandbox.Config{SMTP: "127.0.0.1:0", Inbox: d.o.inbox, Hostname: "mx.sandbox.test", Log: d.log})
+	return cfg, d.openSandbox()
+}
+
+// openSandbox opens the outside world, which needs to know where bounces go before anything is sent.
+func (d *dev) openSandbox() (err error) {
+	if d.smtp, err = listen("smtp", d.o.smtp); err != nil {
+		return err
+	}
+	d.sandbox, err = sandbox.New(sandbox.Config{SMTP: "127.0.0.1:0", Inbox: d.o.inbox, Hostname: "mx.sandbox.test", Log: d.log,
+		Reports: d.smtp.Addr().String(), Fetch: func(u *url.URL) bool { return u.Host == d.app.apiAddr.Addr().String() }})
 	if err == nil {
 		err = d.sandbox.Listen()
 	}
 	if err != nil {
-		return cfg, fmt.Errorf("inbox: %w", err)
+		return fmt.Errorf("inbox: %w", err)
 	}
-	return cfg, nil
+	return nil
 }
 
 func (d *dev) firstAccount(ctx context.Context) error {
@@ -255,7 +268,7 @@ type readyServer struct {
 // ready tells a person on the terminal and a program by the ready file where everything is.
 func (d *dev) ready() error {
 	r := readyFile{Version: version, PID: os.Getpid(), Config: d.dir.config(), API: "http://" + d.app.apiAddr.Addr().String(),
-		Inbox: "http://" + d.sandbox.InboxAddr(), Metrics: "http://" + d.app.metricAddr.Addr().String() + "/metrics",
+		SMTP: d.smtp.Addr().String(), Inbox: "http://" + d.sandbox.InboxAddr(), Metrics: "http://" + d.app.metricAddr.Addr().String() + "/metrics",
 		Account: d.account, Key: d.key, DirectoryDSN: d.app.cfg.Directory, NATS: d.app.server.URL()}
 	for _, s := range d.app.cfg.Servers {
 		r.Servers = append(r.Servers, readyServer{s.Name, s.DSN})
@@ -274,7 +287,7 @@ func (d *dev) ready() error {
 func (d *dev) greet(r readyFile) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nPostrider %s is ready.\n\n", version)
-	for _, l := range [][2]string{{"API", r.API}, {"Inbox", r.Inbox}, {"Metrics", r.Metrics}, {"Key", r.Key}, {"Config", r.Config},
+	for _, l := range [][2]string{{"API", r.API}, {"SMTP", r.SMTP + " (bounces)"}, {"Inbox", r.Inbox}, {"Metrics", r.Metrics}, {"Key", r.Key}, {"Config", r.Config},
 		{"Search", "on Postgres"}} {
 		fmt.Fprintf(&b, "  %-8s %s\n", l[0], l[1])
 	}

@@ -7,7 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const version = "0.1.0"
+// version is stamped by the build.
+var version = "dev"
 
 // usageError is wrong use of the command line: exit 2.
 type usageError struct{ error }

@@ -1,0 +1,78 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/bounce"
+	"github.com/postrider/postrider/sender/store"
+)
+
+// How long an address stays on the do-not-send list, as in Mandrill.
+const (
+	hardBounceLife = 7 * 24 * time.Hour
+	complaintLife  = 365 * 24 * time.Hour
+)
+
+// take turns a report into a fact and waits until it is durable. Who is put on the do-not-send list is the
+// message's own recipient: what the report says of it is the other side's word.
+func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
+	f := &store.Fact{Account: p.Account, Message: p.Message, At: time.Now(), Reply: sender.Reply{Enhanced: report.Status, Stage: "report", Text: report.Diagnostic}}
+	kind := ""
+	switch report.Kind {
+	case bounce.Failed:
+		kind = "failed"
+		f.State, f.Kind = sender.Bounced, sender.EventBounced
+		if strings.HasPrefix(report.Status, "4") {
+			f.State, f.Kind = sender.SoftBounced, sender.EventSoftBounced
+		} else if badMailbox(report.Status) {
+			f.Reason, f.RejectFor = sender.ReasonHardBounce, hardBounceLife
+		}
+	case bounce.Complaint:
+		kind = "complaint"
+		f.State, f.Kind, f.Reason, f.RejectFor = sender.Spam, sender.EventSpam, sender.ReasonSpam, complaintLife
+	case bounce.Delayed:
+		kind = "delayed"
+	case bounce.Unknown:
+		kind = "unknown"
+	default:
+		kind = "other"
+	}
+	r.reports.WithLabelValues(kind).Inc()
+	if f.State == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), recorded)
+	defer cancel()
+	m, _, err := r.cfg.Store.Info(ctx, p.Account, p.Message)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // expired: there is nothing left to say it of
+	}
+	if err != nil {
+		return err
+	}
+	if f.Reason != "" {
+		f.Reject = m.Recipient.Email
+	}
+	done := make(chan error, 1)
+	r.cfg.Ledger.Record(f, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// badMailbox says that a status speaks of the address itself (RFC 3463 §3.2, §3.3) and not of its content, our
+// reputation or the moment.
+func badMailbox(status string) bool {
+	switch status {
+	case "5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1":
+		return true
+	}
+	return false
+}
