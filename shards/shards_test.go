@@ -17,7 +17,9 @@ import (
 	"github.com/postrider/postrider/shards/shardtest"
 )
 
-func TestMain(m *testing.M) { shardtest.Run(m) }
+var pg = new(shardtest.Servers)
+
+func TestMain(m *testing.M) { pg.Run(m) }
 
 // TestBucket holds the hash to values computed by hand: printf %s N | sha256sum.
 func TestBucket(t *testing.T) {
@@ -29,7 +31,7 @@ func TestBucket(t *testing.T) {
 }
 
 func TestSetupSpreadsEvenly(t *testing.T) {
-	e := shardtest.New(t, 7)
+	e := pg.New(t, 7)
 	m := e.Shards.Map()
 	perServer, perShard := map[string]int{}, map[string]int{}
 	for account := int64(1); account <= 20_000; account++ {
@@ -47,7 +49,7 @@ func TestSetupSpreadsEvenly(t *testing.T) {
 }
 
 func TestMigrateAgainChangesNothing(t *testing.T) {
-	e := shardtest.New(t, 3)
+	e := pg.New(t, 3)
 	if err := e.Shards.Migrate(context.Background(), func(int, int) { t.Error("a shard was migrated again") }); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +57,7 @@ func TestMigrateAgainChangesNothing(t *testing.T) {
 
 // TestMigrateGoesOn cuts a run off before its end: the rest is done by the next, the done is not done again.
 func TestMigrateGoesOn(t *testing.T) {
-	e := shardtest.New(t, 4)
+	e := pg.New(t, 4)
 	ctx := context.Background()
 	exec(t, e.Directory, "delete from shard_migrations where shard = 'shard_0002'")
 	exec(t, e.Servers[0].DSN, "drop schema shard_0002 cascade")
@@ -75,7 +77,7 @@ func TestMigrateGoesOn(t *testing.T) {
 }
 
 func TestNewerSchemaIsRefused(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	exec(t, e.Directory, "insert into schema_version values (999)")
 	err := shards.Setup(context.Background(), e.Directory, e.Servers, 1)
 	var newer *shards.NewerError
@@ -85,7 +87,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 }
 
 func TestAccountsAndKeys(t *testing.T) {
-	e := shardtest.New(t, 4)
+	e := pg.New(t, 4)
 	ctx := context.Background()
 	a, secret, err := e.Shards.CreateAccount(ctx, "one")
 	if err != nil {
@@ -120,7 +122,7 @@ func TestAccountsAndKeys(t *testing.T) {
 }
 
 func TestQueryOutsideShardFails(t *testing.T) {
-	e := shardtest.New(t, 2)
+	e := pg.New(t, 2)
 	a := account(t, e)
 	err := e.Shards.Read(context.Background(), a, func(ctx context.Context, tx pgx.Tx) error {
 		var path string
@@ -160,7 +162,7 @@ func group(t *testing.T, e *shardtest.Env) *shards.Group[string] {
 }
 
 func TestGroupCommitsTogether(t *testing.T) {
-	e := shardtest.New(t, 8)
+	e := pg.New(t, 8)
 	g := group(t, e)
 	var all sync.WaitGroup
 	for i := range 400 {
@@ -187,7 +189,7 @@ func TestGroupCommitsTogether(t *testing.T) {
 
 // TestGroupPoison puts one bad item among good ones of its own and of other shards: only its caller hears of it.
 func TestGroupPoison(t *testing.T) {
-	e := shardtest.New(t, 8)
+	e := pg.New(t, 8)
 	g := group(t, e)
 	var all sync.WaitGroup
 	for i := range 100 {
@@ -211,7 +213,7 @@ func TestGroupPoison(t *testing.T) {
 // TestGroupLockedShard locks one shard's table: its callers wait and get through or a clear no, the others of the
 // same server are not slowed.
 func TestGroupLockedShard(t *testing.T) {
-	e := shardtest.New(t, 4)
+	e := pg.New(t, 4)
 	g := group(t, e)
 	locked := e.Shards.Map().Shard("shard_0000")
 	unlock := lock(t, e.Servers[0].DSN, "shard_0000.rejects")
@@ -243,7 +245,7 @@ func TestGroupLockedShard(t *testing.T) {
 
 // TestFence puts the fence trigger up: writers wait for the map and get through when it is down again.
 func TestFence(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	g := group(t, e)
 	exec(t, e.Servers[0].DSN, "create trigger fence before insert or update or delete on shard_0000.rejects for each statement execute function shard_0000.fenced()")
 	err := e.Shards.WriteShard(context.Background(), "shard_0000", func(ctx context.Context, tx pgx.Tx) error {
@@ -262,7 +264,7 @@ func TestFence(t *testing.T) {
 }
 
 func TestPartitionsAheadAndExpiry(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	var n int
 	const count = "select count(*) from pg_inherits where inhparent = 'shard_0000.messages'::regclass"
 	query(t, e.Servers[0].DSN, count, &n)
@@ -283,7 +285,7 @@ func TestPartitionsAheadAndExpiry(t *testing.T) {
 
 // TestIDsPrune shows that a lookup by id touches one partition.
 func TestIDsPrune(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	id := uuid.Must(uuid.NewV7())
 	var plan string
 	query(t, e.Servers[0].DSN, "explain select 1 from shard_0000.messages where account_id = 1 and id = '"+id.String()+"'", &plan)

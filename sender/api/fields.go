@@ -63,29 +63,33 @@ func text(field string, v any) (string, error) {
 	return "", wrongType(field, "a string", v)
 }
 
-// flag reads a boolean; otherwise when absent.
-func (o object) flag(name string, otherwise bool) (bool, error) {
+// flag reads a boolean into a place that holds what its absence means.
+func (o object) flag(name string, into *bool) error {
 	v := o.fields[name]
 	switch v := v.(type) {
 	case nil:
-		return otherwise, nil
+		return nil
 	case bool:
-		return v, nil
+		*into = v
+		return nil
 	case json.Number:
 		if v == "0" || v == "1" {
-			return v == "1", nil
+			*into = v == "1"
+			return nil
 		}
 	case string:
 		switch strings.ToLower(v) {
 		case "":
-			return otherwise, nil
+			return nil
 		case "true", "1", "yes", "on":
-			return true, nil
+			*into = true
+			return nil
 		case "false", "0", "no", "off":
-			return false, nil
+			*into = false
+			return nil
 		}
 	}
-	return false, wrongType(o.at(name), "true or false", v)
+	return wrongType(o.at(name), "true or false", v)
 }
 
 // number reads an integer; otherwise when absent.

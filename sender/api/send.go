@@ -73,7 +73,7 @@ func readSubmission(body object) (*sender.Submission, error) {
 	}
 	s := &sender.Submission{}
 	r := &reader{}
-	r.flag(&s.Async, body, "async", false)
+	r.flag(&s.Async, body, "async")
 	r.ignore(body, "ip_pool")
 	at, err := body.moment("send_at", false)
 	r.keep(err)
@@ -102,11 +102,7 @@ func (r *reader) text(into *string, o object, name string) {
 	r.keep(err)
 }
 
-func (r *reader) flag(into *bool, o object, name string, otherwise bool) {
-	v, err := o.flag(name, otherwise)
-	*into = v
-	r.keep(err)
-}
+func (r *reader) flag(into *bool, o object, name string) { r.keep(o.flag(name, into)) }
 
 // ignore checks the type of a field whose value changes nothing in the mail.
 func (r *reader) ignore(o object, names ...string) {
@@ -127,11 +123,11 @@ func (r *reader) content(c *sender.Content, m object) {
 	if c.ReturnPathDomain != "" && sender.CheckEmail("x@"+c.ReturnPathDomain) != nil {
 		r.keep(sender.Invalid("message.return_path_domain", "is not a host name"))
 	}
-	r.flag(&c.AutoText, m, "auto_text", false)
-	r.flag(&c.AutoHTML, m, "auto_html", false)
-	r.flag(&c.PreserveRecipients, m, "preserve_recipients", false)
-	var shown bool
-	r.flag(&shown, m, "view_content_link", true)
+	r.flag(&c.AutoText, m, "auto_text")
+	r.flag(&c.AutoHTML, m, "auto_html")
+	r.flag(&c.PreserveRecipients, m, "preserve_recipients")
+	shown := true
+	r.flag(&shown, m, "view_content_link")
 	c.Hidden = !shown
 	r.headers(c, m)
 	c.Attachments = r.files(m, "attachments")
@@ -182,7 +178,7 @@ func (r *reader) labels(s *sender.Submission, m object) {
 	}
 	s.Metadata, err = m.flat("metadata")
 	r.keep(err)
-	r.flag(&s.Important, m, "important", false)
+	r.flag(&s.Important, m, "important")
 	r.text(&s.Subaccount, m, "subaccount")
 	if s.Subaccount != "" {
 		r.keep(&sender.Error{Kind: sender.KindUnknownSubaccount, Field: "message.subaccount",
@@ -251,7 +247,7 @@ func (r *reader) later(m object) {
 	}
 	for field, feature := range map[string]string{"merge": "merge tags", "inline_css": "inlining of style sheets"} {
 		var on bool
-		if r.flag(&on, m, field, false); on {
+		if r.flag(&on, m, field); on {
 			r.keep(notYet("message."+field, feature))
 		}
 	}
@@ -267,7 +263,7 @@ func (r *reader) later(m object) {
 	r.ignore(m, "tracking_domain", "signing_domain")
 	var ignored bool
 	for _, name := range []string{"track_opens", "track_clicks", "url_strip_qs"} {
-		r.flag(&ignored, m, name, false)
+		r.flag(&ignored, m, name)
 	}
 	if campaign, ok := m.fields["google_analytics_campaign"].([]any); !ok || len(campaign) > 1 {
 		r.ignore(m, "google_analytics_campaign")

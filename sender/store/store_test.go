@@ -21,11 +21,13 @@ import (
 	"github.com/postrider/postrider/shards/shardtest"
 )
 
-func TestMain(m *testing.M) { shardtest.Run(m) }
+var pg = new(shardtest.Servers)
+
+func TestMain(m *testing.M) { pg.Run(m) }
 
 // TestEveryTextPrepares prepares every SQL constant of this package in a migrated shard.
 func TestEveryTextPrepares(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	texts := sqlConstants(t)
 	if len(texts) < 15 {
 		t.Fatalf("only %d SQL constants found", len(texts))
@@ -119,7 +121,7 @@ func record(t *testing.T, e *shardtest.Env, st *store.Store, f *store.Fact) {
 
 // TestLife takes a message through accept (twice), a failed attempt, a claim, a delivery (twice) and a late bounce.
 func TestLife(t *testing.T) {
-	e := shardtest.New(t, 2)
+	e := pg.New(t, 2)
 	st, ctx := store.New(e.Shards), context.Background()
 	a := submission(1, "x@example.net", "Y@example.net")
 	a.Claimed = true
@@ -179,7 +181,7 @@ func TestLife(t *testing.T) {
 
 // TestFreeDead frees what a dead instance was born with and what it claimed later, and nothing else.
 func TestFreeDead(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	ctx := context.Background()
 	dead := e.Open(t, shards.Config{})
 	lost, mine := store.New(dead), store.New(e.Shards)
@@ -212,7 +214,7 @@ func TestFreeDead(t *testing.T) {
 }
 
 func TestSearch(t *testing.T) {
-	e := shardtest.New(t, 1)
+	e := pg.New(t, 1)
 	st, ctx := store.New(e.Shards), context.Background()
 	a := submission(1, "ann@example.net", "bob@example.net")
 	a.Submission.Content.Subject = "Your 100% receipt"

@@ -1,5 +1,9 @@
-// Package shardtest gives tests real Postgres servers and migrated shards: Run starts two servers for all tests
-// of a package, New makes fresh databases on them for one test.
+// Package shardtest gives tests real Postgres servers and migrated shards: a package's TestMain starts two servers
+// for all its tests, and each test gets databases of its own on them.
+//
+//	var pg = new(shardtest.Servers)
+//
+//	func TestMain(m *testing.M) { pg.Run(m) }
 package shardtest
 
 import (
@@ -8,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,12 +24,14 @@ import (
 	"github.com/postrider/postrider/shards/localpg"
 )
 
-// cluster is what Run has started, for New. It is set once, before the first test.
-var cluster atomic.Pointer[[]*localpg.Server]
+// Servers are two real Postgres servers. The zero value has none until Run.
+type Servers struct {
+	list []*localpg.Server
+}
 
 // Run is the body of a TestMain: it starts two servers, runs the tests, stops the servers and ends the process.
-func Run(m *testing.M) {
-	status, err := run(m)
+func (p *Servers) Run(m *testing.M) {
+	status, err := p.run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "shardtest:", err)
 		status = 1
@@ -34,7 +39,7 @@ func Run(m *testing.M) {
 	os.Exit(status)
 }
 
-func run(m *testing.M) (int, error) {
+func (p *Servers) run(m *testing.M) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	root, err := os.MkdirTemp("", "postrider-test-")
@@ -53,7 +58,6 @@ func run(m *testing.M) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	var servers []*localpg.Server
 	for _, name := range []string{"pg1", "pg2"} {
 		settings := localpg.DefaultSettings(2<<30, "shards")
 		settings["fsync"] = "off" // the machine does not lose power between two tests
@@ -62,9 +66,8 @@ func run(m *testing.M) (int, error) {
 			return 1, err
 		}
 		defer func() { _ = s.Stop(context.Background()) }()
-		servers = append(servers, s)
+		p.list = append(p.list, s)
 	}
-	cluster.Store(&servers)
 	return m.Run(), nil
 }
 
@@ -77,16 +80,15 @@ type Env struct {
 }
 
 // New makes count shards spread over the two servers, in databases of this test alone.
-func New(t testing.TB, count int) *Env {
+func (p *Servers) New(t testing.TB, count int) *Env {
 	t.Helper()
-	pg := cluster.Load()
-	if pg == nil {
-		t.Fatal("shardtest.New needs func TestMain(m *testing.M) { shardtest.Run(m) }")
+	if len(p.list) == 0 {
+		t.Fatal("no servers: the package needs func TestMain(m *testing.M) { pg.Run(m) }")
 	}
 	ctx := context.Background()
 	name := "t" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	e := &Env{Postgres: *pg, Directory: database(t, (*pg)[0], name+"_directory")}
-	for i, s := range *pg {
+	e := &Env{Postgres: p.list, Directory: database(t, p.list[0], name+"_directory")}
+	for i, s := range p.list {
 		e.Servers = append(e.Servers, shards.ServerSpec{Name: fmt.Sprintf("pg%d", i+1), DSN: database(t, s, name)})
 	}
 	if err := shards.Setup(ctx, e.Directory, e.Servers, count); err != nil {
