@@ -17,7 +17,7 @@ import (
 	"github.com/postrider/postrider/shards/shardtest"
 )
 
-var pg = new(shardtest.Servers)
+var pg = shardtest.Two()
 
 func TestMain(m *testing.M) { pg.Run(m) }
 

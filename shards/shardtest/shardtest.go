@@ -1,7 +1,7 @@
 // Package shardtest gives tests real Postgres servers and migrated shards: a package's TestMain starts two servers
 // for all its tests, and each test gets databases of its own on them.
 //
-//	var pg = new(shardtest.Servers)
+//	var pg = shardtest.Two()
 //
 //	func TestMain(m *testing.M) { pg.Run(m) }
 package shardtest
@@ -24,10 +24,13 @@ import (
 	"github.com/postrider/postrider/shards/localpg"
 )
 
-// Servers are two real Postgres servers. The zero value has none until Run.
+// Servers are real Postgres servers, started by Run.
 type Servers struct {
 	list []*localpg.Server
 }
+
+// Two names two servers; Run starts them.
+func Two() *Servers { return &Servers{} }
 
 // Run is the body of a TestMain: it starts two servers, runs the tests, stops the servers and ends the process.
 func (p *Servers) Run(m *testing.M) {
