@@ -69,10 +69,7 @@ func (s *Shards) sizes(ctx context.Context, byName map[string]*Listed) {
 	var all errgroup.Group
 	for _, v := range s.Map().Servers() {
 		all.Go(func() error {
-			rows, err := v.pool.Query(ctx, sizesSQL)
-			if err != nil {
-				return nil // shown as away
-			}
+			rows, _ := v.pool.Query(ctx, sizesSQL) // an error shows in the rows: the server is shown as away
 			var name string
 			var bytes int64
 			_, _ = pgx.ForEachRow(rows, []any{&name, &bytes}, func() error {

@@ -122,9 +122,7 @@ func formPath(name string) ([]string, error) {
 	head, rest, _ := strings.Cut(name, "[")
 	path := []string{head}
 	if rest != "" {
-		for _, part := range strings.Split(strings.TrimSuffix(rest, "]"), "][") {
-			path = append(path, part)
-		}
+		path = append(path, strings.Split(strings.TrimSuffix(rest, "]"), "][")...)
 	}
 	if len(path) > maxDepth {
 		return nil, malformed("the form's field names are nested deeper than %d levels", maxDepth)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +55,8 @@ func wireResult(r accept.Result) sendResult {
 
 // inMessage puts the "message." before the field of an error of the door.
 func inMessage(err error) error {
-	if e, ok := err.(*sender.Error); ok && e.Kind == sender.KindValidation && e.Field != "" && e.Field != "Idempotency-Key" {
+	var e *sender.Error
+	if errors.As(err, &e) && e.Kind == sender.KindValidation && e.Field != "" && e.Field != "Idempotency-Key" {
 		named := *e
 		named.Field = "message." + e.Field
 		return &named

@@ -51,7 +51,7 @@ type Relay struct {
 // New makes the door; Run opens it.
 func New(cfg Config) *Relay {
 	r := &Relay{cfg: cfg, reports: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_reports_total",
-		Help: "Mails to return paths by what they were: failed, complaint, delayed, other or unknown."}, []string{"kind"})}
+		Help: "Mails to return paths by what they were."}, []string{"kind"})}
 	if cfg.Metrics != nil {
 		cfg.Metrics.MustRegister(r.reports)
 	}

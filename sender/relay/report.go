@@ -20,11 +20,10 @@ const (
 // take turns a report into a fact and waits until it is durable. Who is put on the do-not-send list is the
 // message's own recipient: what the report says of it is the other side's word.
 func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
+	r.reports.WithLabelValues(report.Kind.String()).Inc()
 	f := &store.Fact{Account: p.Account, Message: p.Message, At: time.Now(), Reply: sender.Reply{Enhanced: report.Status, Stage: "report", Text: report.Diagnostic}}
-	kind := ""
 	switch report.Kind {
 	case bounce.Failed:
-		kind = "failed"
 		f.State, f.Kind = sender.Bounced, sender.EventBounced
 		if strings.HasPrefix(report.Status, "4") {
 			f.State, f.Kind = sender.SoftBounced, sender.EventSoftBounced
@@ -32,18 +31,9 @@ func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
 			f.Reason, f.RejectFor = sender.ReasonHardBounce, hardBounceLife
 		}
 	case bounce.Complaint:
-		kind = "complaint"
 		f.State, f.Kind, f.Reason, f.RejectFor = sender.Spam, sender.EventSpam, sender.ReasonSpam, complaintLife
-	case bounce.Delayed:
-		kind = "delayed"
-	case bounce.Unknown:
-		kind = "unknown"
 	default:
-		kind = "other"
-	}
-	r.reports.WithLabelValues(kind).Inc()
-	if f.State == 0 {
-		return nil
+		return nil // delayed, delivered, an answer by a machine, or nothing we know: no fact about the message
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), recorded)
 	defer cancel()

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -174,7 +175,7 @@ func TestLife(t *testing.T) {
 	if next.Rejected[next.Messages[0].ID] != sender.ReasonHardBounce || len(next.Rejected) != 1 {
 		t.Errorf("rejected: %v", next.Rejected)
 	}
-	if _, _, err := st.Info(ctx, 2, id); err != store.ErrNotFound {
+	if _, _, err := st.Info(ctx, 2, id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("another account sees it: %v", err)
 	}
 }
