@@ -42,7 +42,7 @@ type Group[T any] struct {
 	mu     sync.Mutex
 	queues map[string]*queue[T]   // by server
 	sick   map[string]*sickbay[T] // by shard
-	ctx    context.Context        // of Run; items are refused before and after
+	ctx    context.Context        // of Run; items are refused after it
 	work   sync.WaitGroup
 }
 
@@ -54,9 +54,9 @@ type entry[T any] struct {
 	expires time.Time
 }
 
-// NewGroup makes a group; Run starts it.
+// NewGroup makes a group. It starts with its first item and ends with Run.
 func NewGroup[T any](s *Shards, st Statement[T], cfg GroupConfig) *Group[T] {
-	return &Group[T]{s: s, st: st, cfg: cfg, queues: map[string]*queue[T]{}, sick: map[string]*sickbay[T]{}}
+	return &Group[T]{s: s, st: st, cfg: cfg, queues: map[string]*queue[T]{}, sick: map[string]*sickbay[T]{}, ctx: context.Background()}
 }
 
 // Run commits until ctx ends, and then what had been taken in.
@@ -94,7 +94,7 @@ func (g *Group[T]) submit(e *entry[T]) {
 		return
 	}
 	g.mu.Lock()
-	if g.ctx == nil || g.ctx.Err() != nil {
+	if g.ctx.Err() != nil {
 		g.mu.Unlock()
 		e.done(fmt.Errorf("%w: stopping", ErrUnavailable))
 		return

@@ -23,8 +23,8 @@ func check(m Mail) error {
 	if d := m.MessageIDDomain; d == "" || len(d) > 253 || !addressLike(d) || strings.Contains(d, "@") {
 		return sender.Invalid("message_id_domain", "%.80q is not a host name", d)
 	}
-	if err := checkLine("subject", c.Subject); err != nil {
-		return err
+	if broken(c.Subject) {
+		return brokenField("subject")
 	}
 	if err := checkAddresses(m); err != nil {
 		return err
@@ -33,8 +33,8 @@ func check(m Mail) error {
 		if !headerName(h.Name) {
 			return sender.Invalid("headers", "%.80q is not a header name: use 1 to 76 printable ASCII characters without a colon", h.Name)
 		}
-		if strings.ContainsAny(h.Value, "\r\n\x00") {
-			return sender.Invalid("headers."+h.Name, "holds a line break or NUL; send it as one line")
+		if broken(h.Value) {
+			return brokenField("headers." + h.Name)
 		}
 	}
 	return checkFiles(c)
@@ -62,7 +62,10 @@ func checkAddress(field string, a sender.Address) error {
 	if len(a.Email) > 254 || !addressLike(a.Email) || !strings.Contains(a.Email, "@") {
 		return sender.Invalid(field+".email", "is not a mail address in dot-atom form (RFC 5321 §4.1.2)")
 	}
-	return checkLine(field+".name", a.Name)
+	if broken(a.Name) {
+		return brokenField(field + ".name")
+	}
+	return nil
 }
 
 // addressLike holds a part of a header against everything that could end it. It is not the address grammar,
@@ -79,11 +82,11 @@ func addressLike(s string) bool {
 	return utf8.ValidString(s)
 }
 
-func checkLine(field, s string) error {
-	if strings.ContainsAny(s, "\r\n\x00") {
-		return sender.Invalid(field, "holds a line break or NUL; send it as one line")
-	}
-	return nil
+// broken says that s holds what could end a header field.
+func broken(s string) bool { return strings.ContainsAny(s, "\r\n\x00") }
+
+func brokenField(field string) error {
+	return sender.Invalid(field, "holds a line break or NUL; send it as one line")
 }
 
 // headerName holds a name against ftext (RFC 5322 §3.6.8).
@@ -108,11 +111,11 @@ func checkFiles(c *sender.Content) error {
 		for i := range list.files {
 			f := &list.files[i]
 			size += len(f.Content)
-			if strings.ContainsAny(f.Name, "\r\n\x00") {
-				return sender.Invalid(list.field+"."+strconv.Itoa(i)+".name", "holds a line break or NUL; send it as one line")
+			if broken(f.Name) {
+				return brokenField(list.field + "." + strconv.Itoa(i) + ".name")
 			}
-			if strings.ContainsAny(f.Type, "\r\n\x00") {
-				return sender.Invalid(list.field+"."+strconv.Itoa(i)+".type", "holds a line break or NUL; send it as one line")
+			if broken(f.Type) {
+				return brokenField(list.field + "." + strconv.Itoa(i) + ".type")
 			}
 		}
 	}

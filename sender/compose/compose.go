@@ -21,9 +21,6 @@ type Mail struct {
 	Message *sender.Message
 	// MessageIDDomain is the right side of the Message-ID; empty for the domain of From.
 	MessageIDDomain string
-	// ReturnPath is the envelope's sender. It stays in the envelope: the last host writes it into the
-	// header (RFC 5321 §4.4), so that a mail shows it once.
-	ReturnPath string
 }
 
 // Message is the whole mail: every line ends in CRLF, no dot is stuffed.

@@ -176,7 +176,7 @@ func addresses(value string) []sender.Address {
 	}
 	list := make([]sender.Address, len(parsed))
 	for i, a := range parsed {
-		if sender.CheckEmail(a.Address) != nil || strings.ContainsAny(a.Name, "\r\n\x00") {
+		if sender.CheckEmail(a.Address) != nil || broken(a.Name) {
 			return nil
 		}
 		list[i] = sender.Address{Email: a.Address, Name: a.Name}

@@ -85,7 +85,7 @@ func TestAddressHeaders(t *testing.T) {
 		"Ann <a@example.com>, b@example.com":      "Ann <a@example.com>, b@example.com",
 		"Zoë <a@example.com>, \"B, C\" <b@e.com>": `=?utf-8?q?Zo=C3=AB?= <a@example.com>, "B, C" <b@e.com>`,
 		"ä@example.com":                           "ä@example.com",
-		"ä <\"a> b\"@example.com>":                "=?utf-8?q?=C3=A4_=3C=22a=3E_b=22=40example=2Ecom=3E?=",
+		"ä <\"a> b\"@example.com>":                "=?utf-8?b?w6QgPCJhPiBiIkBleGFtcGxlLmNvbT4=?=",
 	} {
 		h := headerOf(mustMessage(t, mailOf(sender.Content{Text: "x", Headers: []sender.Header{{Name: "Reply-To", Value: in}}})))
 		if !strings.Contains(h, "\r\nReply-To: "+want+lineEnd) {

@@ -24,6 +24,11 @@ func problem(stage, enhanced, text string) result {
 		Reply: sender.Reply{Enhanced: enhanced, Stage: stage, Text: text}}}
 }
 
+// cancelled is the deferral of an attempt that was not allowed to end.
+func cancelled(stage string) result {
+	return problem(stage, "4.3.2", "cut off: the attempt was cancelled")
+}
+
 // bounce is a refusal of our own, before a host was asked.
 func bounce(stage, enhanced, text string) result {
 	r := problem(stage, enhanced, text)

@@ -194,6 +194,9 @@ func (c *Client) Deliver(ctx context.Context, e Envelope) sender.Outcome {
 }
 
 func (c *Client) deliver(ctx context.Context, e *Envelope, until time.Time) result {
+	if ctx.Err() != nil {
+		return cancelled("connect")
+	}
 	domain, bad := c.prepare(e)
 	if bad.is() {
 		return bad
@@ -203,7 +206,10 @@ func (c *Client) deliver(ctx context.Context, e *Envelope, until time.Time) resu
 		return bad
 	}
 	st, err := c.pool.enter(ctx, rt.site, until)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return cancelled("connect")
+	case err != nil:
 		return problem("connect", "4.4.5", "no connection came free in time: the site takes mail more slowly than it is sent")
 	}
 	defer c.pool.leave(st)
@@ -254,7 +260,7 @@ func (c *Client) sendFresh(ctx context.Context, rt *route, st *site, e *Envelope
 	for {
 		switch {
 		case ctx.Err() != nil:
-			return problem("connect", "4.3.2", "cut off: the attempt was cancelled")
+			return cancelled("connect")
 		case !time.Now().Before(until):
 			return w.outOfTime()
 		}
@@ -293,7 +299,7 @@ func (c *Client) send(s *session, st *site, e *Envelope) result {
 func (c *Client) open(ctx context.Context, t target, until time.Time) (*session, result) {
 	secure := !c.clear.has(t.host)
 	s, r := c.connect(ctx, t, until, secure)
-	if r.tlsFailed {
+	if r.tlsFailed && ctx.Err() == nil && time.Now().Before(until) { // not cut off by us
 		c.cfg.Log.Debug("TLS failed, going on in the clear", zap.String("host", t.host), zap.String("reason", r.Reply.Text))
 		c.clear.add(t.host)
 		s, r = c.connect(ctx, t, until, false)
@@ -350,7 +356,7 @@ func ascii(s string) bool {
 
 // reason is the innermost text of a network error, without the addresses and calls that it repeats.
 func reason(err error) string {
-	var timeout interface{ Timeout() bool }
+	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return "no answer in time"
 	}

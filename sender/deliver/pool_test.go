@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -169,7 +170,10 @@ func TestWaitersGiveUp(t *testing.T) {
 	<-reached
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	want(t, c.Deliver(ctx, letter("b@example.com")), "deferred - 4.4.5 connect")
+	want(t, c.Deliver(ctx, letter("b@example.com")), "deferred - 4.3.2 connect")
+	if _, err := c.pool.enter(ctx, h.addr, time.Now().Add(time.Minute)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled waiter got %v", err)
+	}
 	want(t, c.deliver(t.Context(), &Envelope{To: "b@example.com", Data: []byte(text)}, time.Now().Add(20*time.Millisecond)).Outcome,
 		"deferred - 4.4.5 connect")
 	close(release)

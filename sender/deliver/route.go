@@ -74,6 +74,8 @@ func (c *Client) route(ctx context.Context, domain string) (*route, result) {
 	}
 	a := c.dns.lookup(ctx, domain, dns.TypeMX)
 	switch {
+	case ctx.Err() != nil:
+		return nil, cancelled("dns")
 	case a.finding == noAnswer:
 		return nil, problem("dns", "4.4.3", "cannot find the domain's mail hosts: "+a.why)
 	case a.finding == noDomain:
@@ -137,7 +139,7 @@ func (w *walk) addresses(ctx context.Context, host string) []netip.Addr {
 	if host == mxNone {
 		return nil
 	}
-	if _, err := netip.ParseAddr(host); err == nil || host == w.c.cfg.Hostname && !w.c.cfg.AllowPrivate {
+	if _, err := netip.ParseAddr(host); err == nil || strings.EqualFold(host, w.c.cfg.Hostname) && !w.c.cfg.AllowPrivate {
 		w.private = true // an address where a name must be (RFC 5321 §5.1), or ourselves: a loop
 		return nil
 	}

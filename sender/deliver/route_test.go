@@ -37,12 +37,12 @@ func farm(t *testing.T, scripts ...script) (hosts []*host, ips []string, port in
 	return hosts, ips, port
 }
 
-func TestRouting(t *testing.T) {
-	_, ips, port := farm(t, nil)
-	z := zone{
+// routingZone has a domain for each way that routing can go, with a host at ip.
+func routingZone(ip string) zone {
+	return zone{
 		"MX mx.example.":       {". MX 10 host.example."},
-		"A host.example.":      {". A " + ips[0]},
-		"A implicit.example.":  {". A " + ips[0]},
+		"A host.example.":      {". A " + ip},
+		"A implicit.example.":  {". A " + ip},
 		"MX null.example.":     {`. MX 0 .`},
 		"TXT empty.example.":   {`. TXT "no mail here"`},
 		"MX broken.example.":   {"SERVFAIL"},
@@ -52,18 +52,22 @@ func TestRouting(t *testing.T) {
 		"MX big.example.":      {"TC", ". MX 10 host.example."},
 		"MX alias.example.":    {"alias.example. CNAME real.example."},
 		"MX real.example.":     {". MX 10 alias2.example."},
-		"A alias2.example.":    {"alias2.example. CNAME host.example.", "host.example. A " + ips[0]},
+		"A alias2.example.":    {"alias2.example. CNAME host.example.", "host.example. A " + ip},
 		"MX loop.example.":     {"loop.example. CNAME loop2.example."},
 		"MX loop2.example.":    {"loop2.example. CNAME loop.example."},
 		"MX self.example.":     {". MX 10 out.example.org."},
-		"A out.example.org.":   {". A " + ips[0]},
+		"A out.example.org.":   {". A " + ip},
 		"MX literal.example.":  {". MX 10 127.0.0.1."},
 		"MX xn--bcher-kva.de.": {". MX 10 host.example."},
 		"MX second.example.":   {". MX 10 nowhere.example.", ". MX 20 host.example."},
 		"AAAA mixed.example.":  {"SERVFAIL"},
-		"A mixed.example.":     {". A " + ips[0]},
+		"A mixed.example.":     {". A " + ip},
 	}
-	server, asked := startDNS(t, z)
+}
+
+func TestRouting(t *testing.T) {
+	_, ips, port := farm(t, nil)
+	server, asked := startDNS(t, routingZone(ips[0]))
 	open := newClient(t, Config{Resolver: []string{server}, Port: port, AllowPrivate: true, Timeouts: quick()})
 	closed := newClient(t, Config{Resolver: []string{server}, Port: port, Timeouts: quick()})
 	ok := "delivered 250 2.0.0 dot"

@@ -176,20 +176,21 @@ func (s *session) said(stage string) result {
 
 // failed is the result of a connection that broke, fell silent or spoke nonsense.
 func (s *session) failed(stage string, err error) result {
-	enhanced, text := "4.4.2", "the connection broke: "+reason(err)
 	var nonsense protocolError
 	late := errors.Is(err, os.ErrDeadlineExceeded)
+	var r result
 	switch {
 	case errors.As(err, &nonsense):
-		enhanced, text = "4.5.0", nonsense.Error()
-	case errors.Is(err, io.EOF):
-		text = "the host closed the connection"
-	case late:
-		text = "the host did not answer in time"
+		r = problem(stage, "4.5.0", nonsense.Error())
 	case errors.Is(err, net.ErrClosed):
-		enhanced, text = "4.3.2", "cut off: the attempt was cancelled"
+		r = cancelled(stage)
+	case late:
+		r = problem(stage, "4.4.2", "the host did not answer in time")
+	case errors.Is(err, io.EOF):
+		r = problem(stage, "4.4.2", "the host closed the connection")
+	default:
+		r = problem(stage, "4.4.2", "the connection broke: "+reason(err))
 	}
-	r := problem(stage, enhanced, text)
 	r.Reply.Host, r.TLS, r.broken = s.host, s.tls, true
 	r.early = beforeMail(stage) || stage == "mail" && !late && nonsense == ""
 	return r

@@ -60,7 +60,7 @@ func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
 		it.body = nil
 	}
 	from := d.cfg.ReturnPath(it.m.Account, it.m.ID, it.content.ReturnPathDomain)
-	mail, err := compose.Message(compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: sender.Domain(it.content.From.Email), ReturnPath: from})
+	mail, err := compose.Message(compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: sender.Domain(it.content.From.Email)})
 	if err != nil {
 		return deliver.Envelope{}, err
 	}
