@@ -76,6 +76,11 @@ func (c *child) tail() []byte {
 // stop sends SIGTERM to pid (the child, or the one of its children that minds the rest), waits
 // for the child's end and returns; it kills the child when that takes too long.
 func (c *child) stop(pid int) {
+	select {
+	case <-c.done: // its pid may be somebody else's by now
+		return
+	default:
+	}
 	syscall.Kill(pid, syscall.SIGTERM)
 	select {
 	case <-c.done:

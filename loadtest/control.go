@@ -83,5 +83,5 @@ func (s *Sink) writeStats(w http.ResponseWriter, status int) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{"runs": stats, "other": other})
+	_ = json.NewEncoder(w).Encode(map[string]any{"runs": stats, "other": other})
 }

@@ -97,7 +97,7 @@ func (l Load) Run(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	meter, err := l.Meter.start(ctx)
+	meter, err := l.Meter.start()
 	if err != nil {
 		hangUp(workers)
 		return Report{}, err

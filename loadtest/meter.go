@@ -2,7 +2,6 @@ package loadtest
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -38,7 +37,7 @@ type measurement struct {
 	notes  []string
 }
 
-func (m Meter) start(ctx context.Context) (*measurement, error) {
+func (m Meter) start() (*measurement, error) {
 	x := &measurement{meter: m}
 	if m.measures() {
 		before, err := m.cpu()
@@ -47,7 +46,7 @@ func (m Meter) start(ctx context.Context) (*measurement, error) {
 		}
 		x.before = before
 		if m.Count {
-			if x.perf, err = startPerf(ctx, m.processes()); err != nil {
+			if x.perf, err = startPerf(m.processes()); err != nil {
 				x.notes = append(x.notes, "fsyncs and system calls are not counted: "+err.Error())
 			}
 			if x.before, err = m.cpu(); err != nil {

@@ -44,8 +44,8 @@ func startBurner(t *testing.T) (pid int, step func()) {
 
 func TestMeterSeesChildrenThatCameAndWent(t *testing.T) {
 	pid, step := startBurner(t)
-	step()                                                            // what ran before must not count
-	x, err := Meter{PIDs: []int{pid, os.Getpid()}}.start(t.Context()) // the tree holds the first root: it counts once
+	step()                                                 // what ran before must not count
+	x, err := Meter{PIDs: []int{pid, os.Getpid()}}.start() // the tree holds the first root: it counts once
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestMeterSeesChildrenThatCameAndWent(t *testing.T) {
 
 func TestMeterCountsCalls(t *testing.T) {
 	pid, step := startBurner(t)
-	x, err := Meter{PIDs: []int{pid}, Count: true}.start(t.Context())
+	x, err := Meter{PIDs: []int{pid}, Count: true}.start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestMeterWithoutPerfSaysWhy(t *testing.T) {
 	pid, _ := startBurner(t)
 	for dir, want := range map[string]string{t.TempDir(): "apt install linux-perf", fakePerf(t): "perf does not start here: no permission"} {
 		t.Setenv("PATH", dir)
-		x, err := Meter{PIDs: []int{pid}, Count: true}.start(t.Context())
+		x, err := Meter{PIDs: []int{pid}, Count: true}.start()
 		if err != nil {
 			t.Fatal(err)
 		}

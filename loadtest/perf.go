@@ -2,13 +2,13 @@ package loadtest
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,8 +26,9 @@ type perf struct {
 
 type perfCounts struct{ fsyncs, syscalls int64 }
 
-// startPerf returns when perf counts.
-func startPerf(ctx context.Context, pids []int) (*perf, error) {
+// startPerf returns when perf counts. It counts until stop, in a process group of its own: Ctrl-C
+// at the terminal must not end it before it has told.
+func startPerf(pids []int) (*perf, error) {
 	path, err := exec.LookPath("perf")
 	if err != nil {
 		return nil, errors.New("perf is not installed (Debian: apt install linux-perf)")
@@ -37,10 +38,9 @@ func startPerf(ctx context.Context, pids []int) (*perf, error) {
 		words[i] = strconv.Itoa(pid)
 	}
 	p := &perf{done: make(chan error, 1)}
-	p.cmd = exec.CommandContext(ctx, path, "stat", "-x;", "--delay=-1", "--control=fd:3,4", "-p", strings.Join(words, ","),
+	p.cmd = exec.Command(path, "stat", "-x;", "--delay=-1", "--control=fd:3,4", "-p", strings.Join(words, ","),
 		"-e", "syscalls:sys_enter_fsync,syscalls:sys_enter_fdatasync,raw_syscalls:sys_enter")
-	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(os.Interrupt) }
-	p.cmd.WaitDelay = perfPatience
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Stderr = &p.output
 	if err := p.launch(); err != nil {
 		return nil, err
@@ -82,7 +82,9 @@ func (p *perf) tell(command string) error {
 	if _, err := p.control.WriteString(command + "\n"); err != nil {
 		return err
 	}
-	p.ack.SetReadDeadline(time.Now().Add(perfPatience))
+	if err := p.ack.SetReadDeadline(time.Now().Add(perfPatience)); err != nil {
+		return err
+	}
 	_, err := p.ack.Read(make([]byte, 16))
 	return err
 }

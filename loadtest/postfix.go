@@ -151,7 +151,7 @@ func (p *postfix) greets() bool {
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	greeting := make([]byte, 4)
 	_, err = c.Read(greeting)
-	c.Write([]byte("QUIT\r\n"))
+	_, _ = c.Write([]byte("QUIT\r\n"))
 	return err == nil && bytes.HasPrefix(greeting, []byte("220"))
 }
 

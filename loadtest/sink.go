@@ -75,7 +75,7 @@ func (s *Sink) admit(c net.Conn) bool {
 	defer s.mu.Unlock()
 	if s.closed || len(s.sessions) >= maxSessions {
 		c.SetDeadline(time.Now().Add(time.Second))
-		c.Write([]byte("421 4.3.2 too many sessions\r\n"))
+		_, _ = c.Write([]byte("421 4.3.2 too many sessions\r\n"))
 		c.Close()
 		return false
 	}

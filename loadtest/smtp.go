@@ -84,7 +84,7 @@ func orRefused(r reply, err error) error {
 
 func (c *smtpConn) close() {
 	c.SetDeadline(time.Now().Add(time.Second))
-	c.Write([]byte("QUIT\r\n"))
+	_, _ = c.Write([]byte("QUIT\r\n"))
 	c.Conn.Close()
 }
 
