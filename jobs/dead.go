@@ -40,7 +40,7 @@ func (w *worker) bury(msg jetstream.Msg, meta *jetstream.MsgMetadata, reason str
 	}
 	w.told(msg.Term())
 	w.q.metrics.buried.WithLabelValues(w.kind).Inc()
-	log.Error("job is dead; its rows are swept again, see why with: postrider jobs dead list")
+	log.Error("job given up, see postrider jobs dead list")
 }
 
 // headerLine makes text fit into a header: one line of at most 500 bytes.

@@ -27,7 +27,7 @@ func (q *Queue) Ring(ctx context.Context, jobs ...Job) error {
 	case q.rings <- struct{}{}:
 		defer func() { <-q.rings }()
 	case <-ctx.Done():
-		return fmt.Errorf("ring %d jobs: %w", len(jobs), ctx.Err())
+		return fmt.Errorf("ring %d jobs: %w", len(jobs), q.why(ctx.Err()))
 	}
 	for at := 0; at < len(jobs); {
 		part := jobs[at:min(at+window, len(jobs))]
@@ -62,7 +62,7 @@ func (q *Queue) put(ctx context.Context, jobs []Job) (taken int, err error) {
 		case e := <-ack.Err():
 			err = q.why(e)
 		case <-ctx.Done():
-			return taken, ctx.Err()
+			return taken, q.why(ctx.Err())
 		}
 	}
 	return taken, err
@@ -105,6 +105,8 @@ func (q *Queue) why(err error) error {
 		return fmt.Errorf("the stream is not there and is being made again: %w", err)
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
 		return errAway
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
+		return fmt.Errorf("no answer from the queue in time: %w", err)
 	}
 	return err
 }

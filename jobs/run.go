@@ -19,7 +19,8 @@ const (
 	inFlight = 10_000           // jobs of a kind being done or waiting for a retry, in all processes
 	pullFor  = 30 * time.Second // one request for a job
 	beat     = 2 * time.Second  // two silent ones and the request is made anew
-	patience = 5                // failures in a row that are nothing out of the ordinary
+	lastLook = 500 * time.Millisecond
+	patience = 5 // failures in a row that are nothing out of the ordinary
 )
 
 // Run does jobs of the kinds in handlers until ctx ends, and returns when those under way have ended and their answers
@@ -113,19 +114,28 @@ func (w *worker) open(ctx context.Context) (jetstream.MessagesContext, error) {
 // each does jobs until ctx ends or the connection breaks.
 func (w *worker) each(ctx context.Context, jobs jetstream.MessagesContext) error {
 	defer jobs.Stop()
-	// After ctx has ended Next still gives what was on its way, to be handed back.
-	defer context.AfterFunc(ctx, jobs.Drain)()
-	for {
-		msg, err := jobs.Next()
+	for ctx.Err() == nil {
+		msg, err := jobs.Next(jetstream.NextContext(ctx))
 		switch {
+		case ctx.Err() != nil && err == nil:
+			w.told(msg.Nak())
+		case ctx.Err() != nil:
 		case err != nil:
 			return err
-		case ctx.Err() != nil:
-			w.told(msg.Nak())
 		default:
 			w.one(ctx, msg)
 		}
 	}
+	// What was already on its way here goes back, so that nobody waits for AckWait.
+	jobs.Drain()
+	for w.q.nc.IsConnected() {
+		msg, err := jobs.Next(jetstream.NextMaxWait(lastLook))
+		if err != nil {
+			return err
+		}
+		w.told(msg.Nak())
+	}
+	return nil
 }
 
 // one does one job and answers for it.
@@ -146,6 +156,14 @@ func (w *worker) one(ctx context.Context, msg jetstream.Msg) {
 	}
 	defer w.keepAlive(ctx, msg)()
 	res := w.try(ctx, job, try)
+	for res.verdict == snooze && ctx.Err() == nil {
+		switch {
+		case w.giveBack(ctx, job, res.after):
+			res = Done()
+		case ctx.Err() == nil: // no room to put it down, so it stays here
+			res = w.try(ctx, job, try)
+		}
+	}
 	switch {
 	case res.verdict == done:
 		w.told(msg.Ack())
@@ -153,8 +171,6 @@ func (w *worker) one(ctx context.Context, msg jetstream.Msg) {
 		w.bury(msg, meta, res.reason)
 	case ctx.Err() != nil: // cut short by us: no failure of the job's
 		w.told(msg.Nak())
-	case res.verdict == snooze:
-		w.snooze(ctx, msg, job, res.after)
 	case try >= w.q.cfg.MaxDeliver:
 		w.bury(msg, meta, cmp.Or(res.reason, "asked for a retry")+fmt.Sprintf(" at try %d of %d", try, w.q.cfg.MaxDeliver))
 	default:
@@ -215,14 +231,10 @@ func (w *worker) keepAlive(ctx context.Context, msg jetstream.Msg) func() {
 	return stop
 }
 
-// snooze waits, rings anew and only then ends the job at hand.
-func (w *worker) snooze(ctx context.Context, msg jetstream.Msg, job Job, after time.Duration) {
+// giveBack waits and then rings anew, after which the job at hand is done with.
+func (w *worker) giveBack(ctx context.Context, job Job, after time.Duration) bool {
 	wait(ctx, min(max(after, 0), maxSnooze))
-	if ctx.Err() != nil || w.q.Ring(ctx, job) != nil {
-		w.told(msg.Nak())
-		return
-	}
-	w.told(msg.Ack())
+	return ctx.Err() == nil && w.q.Ring(ctx, job) == nil
 }
 
 // told notes an answer that did not go out. The job then runs again, here or elsewhere.

@@ -195,8 +195,8 @@ func (s *Server) shutdown() {
 	s.disown()
 }
 
-// keep looks after the server until ctx ends. Two bad looks in a row are needed for a start over, as one may
-// fall into the making of a stream.
+// keep looks after the server until ctx ends. It takes three bad looks in a row to start over, as one may fall
+// into the making or the removal of a stream.
 func (s *Server) keep(ctx context.Context) {
 	defer close(s.ended)
 	tick := time.NewTicker(lookEvery)
@@ -212,7 +212,7 @@ func (s *Server) keep(ctx context.Context) {
 			bad = 0
 			continue
 		}
-		if bad++; bad < 2 {
+		if bad++; bad < 3 {
 			continue
 		}
 		s.log.Warn("queue server starts over", zap.String("dir", s.cfg.Dir), zap.String("reason", why))
@@ -278,8 +278,8 @@ func (p inProcess) InProcessConn() (net.Conn, error) {
 	return p.s.inner.InProcessConn()
 }
 
-// serverLog is the server's log lines: notices at debug, warnings and errors as warnings. What the server calls fatal makes
-// its start fail instead of ending the process.
+// serverLog is the server's log lines: notices at debug, warnings and errors as warnings. What the server calls
+// fatal makes its start fail instead of ending the process.
 type serverLog struct {
 	log   *zap.Logger
 	mu    sync.Mutex
