@@ -126,7 +126,7 @@ func (s *Server) start() error {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 		s.disown()
-		return cmp.Or(err, error(errSlow))
+		return cmp.Or(err, errSlow)
 	}
 	if a, ok := ns.Addr().(*net.TCPAddr); ok {
 		host, _, _ := net.SplitHostPort(s.cfg.Listen) // as it was given: a name may be what a certificate or a firewall knows

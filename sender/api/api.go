@@ -39,7 +39,7 @@ const (
 	readTimeout   = 60 * time.Second // of a whole request: a byte a second ends here
 	writeTimeout  = 120 * time.Second
 	idleTimeout   = 120 * time.Second
-	drainTimeout  = 5 * time.Second
+	drainTimeout  = 3 * time.Second
 )
 
 // API is the HTTP door.
@@ -90,18 +90,20 @@ func New(cfg Config) *API {
 	return a
 }
 
-// Run serves on a listener until ctx ends, and then what had been begun.
+// Run serves on a listener until ctx ends, and then what had been begun, for drainTimeout at most.
 func (a *API) Run(ctx context.Context, l net.Listener) error {
+	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		if a.server.Shutdown(limit) != nil {
 			_ = a.server.Close()
 		}
 	})
-	defer stop()
 	err := a.server.Serve(l)
-	if errors.Is(err, http.ErrServerClosed) {
+	if !stop() { // Serve returns at once, Shutdown when all is answered
+		<-drained
 		return nil
 	}
 	return err

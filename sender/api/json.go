@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -99,7 +101,8 @@ func decodeForm(body []byte) (object, error) {
 		return object{}, malformed("the form cannot be read: %s", err)
 	}
 	top := map[string]any{}
-	for name, list := range values {
+	for _, name := range slices.Sorted(maps.Keys(values)) { // in a fixed order: of names that clash the same one wins always
+		list := values[name]
 		if !utf8.ValidString(name) || !utf8.ValidString(list[len(list)-1]) {
 			return object{}, malformed("the form is not valid UTF-8")
 		}

@@ -231,7 +231,7 @@ func (a *aftermath) fetch(ctx context.Context, e errand) error {
 		return fmt.Errorf("fetch a tracking link: %w", err)
 	}
 	defer response.Body.Close()
-	io.Copy(io.Discard, io.LimitReader(response.Body, maxFetch))
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxFetch))
 	if response.StatusCode >= 400 {
 		return fmt.Errorf("fetch a tracking link: answered %d", response.StatusCode)
 	}

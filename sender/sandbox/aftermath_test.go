@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -94,7 +95,7 @@ func parts(t *testing.T, raw []byte) (map[string]string, [][2]string) {
 	var list [][2]string
 	for r := e.MultipartReader(); ; {
 		p, err := r.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return params, list
 		}
 		if err != nil {

@@ -266,10 +266,10 @@ func (a *api) part(w http.ResponseWriter, r *http.Request, m *letter) {
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(v) // fails only when the client is gone
+	_ = json.NewEncoder(w).Encode(v) // fails only when the client is gone
 }
 
 func writeOK(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	io.WriteString(w, "ok")
+	_, _ = io.WriteString(w, "ok")
 }

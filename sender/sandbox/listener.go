@@ -48,7 +48,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		nc.SetWriteDeadline(time.Now().Add(time.Second))
-		io.WriteString(nc, "421 4.3.2 Too many connections, try again later\r\n")
+		_, _ = io.WriteString(nc, "421 4.3.2 Too many connections, try again later\r\n")
 		nc.Close()
 	}
 }

@@ -160,7 +160,7 @@ func (s *session) hang() error {
 	defer s.mx.hanging.Add(-1)
 	if s.mx.hanging.Add(1) <= maxHanging {
 		s.conn.SetReadDeadline(time.Now().Add(hangTime))
-		io.Copy(io.Discard, s.conn)
+		_, _ = io.Copy(io.Discard, s.conn)
 	}
 	s.conn.Close()
 	return errClosing

@@ -82,6 +82,6 @@ func (a *api) view(w http.ResponseWriter, _ *http.Request, m *letter) {
 	}
 	w.Header().Set("Content-Security-Policy", mailPolicy)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	strings.NewReplacer(replace...).WriteString(w, c.html)
+	_, _ = strings.NewReplacer(replace...).WriteString(w, c.html)
 	w.Write([]byte(`<base target="_blank">`))
 }

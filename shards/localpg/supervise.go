@@ -197,7 +197,7 @@ func end(ctx context.Context, dir string, postmaster int, grace time.Duration) (
 		case len(pids) == 0:
 			return last, nil
 		case step.signal == syscall.SIGKILL:
-			ctx = context.WithoutCancel(ctx) // nothing harder follows: give the kernel its time
+			ctx = context.Background() // nothing harder follows: give the kernel its time
 		case slices.Contains(pids, postmaster):
 			pids = []int{postmaster} // it tells its children
 		case step.signal == syscall.SIGINT:
