@@ -33,8 +33,9 @@ type Config struct {
 // The limits of a request.
 const (
 	maxBody       = 25 << 20  // bytes
-	maxBodiesHeld = 256 << 20 // bytes of bodies over smallBody being read and worked on at once
+	maxBodiesHeld = 128 << 20 // bytes of bodies beyond their first smallBody, in all requests; work multiplies it by five
 	smallBody     = 64 << 10  // bytes
+	bodyWait      = 4 * time.Second
 	headerTimeout = 10 * time.Second
 	readTimeout   = 60 * time.Second // of a whole request: a byte a second ends here
 	writeTimeout  = 120 * time.Second
@@ -168,10 +169,10 @@ func (a *API) serve(m method) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
 		raw, release, err := a.read(r)
+		defer release()
 		if err != nil {
 			return a.fail(c, err)
 		}
-		defer release()
 		body, err := decode(r.Header.Get("Content-Type"), raw)
 		if err != nil {
 			return a.fail(c, err)
@@ -189,39 +190,50 @@ func (a *API) serve(m method) echo.HandlerFunc {
 	}
 }
 
-// read takes in a body of at most 25 MiB; those over 64 KiB share a fixed amount of memory.
+// read takes in a body of at most 25 MiB. What is over 64 KiB is counted against a fixed amount of memory, as it
+// arrives: a client that is slow holds no more than it has sent.
 func (a *API) read(r *http.Request) (body []byte, release func(), err error) {
-	release = func() {}
+	var held int64
+	release = func() { a.bodies.Release(held) }
 	if r.ContentLength > maxBody {
 		return nil, release, tooLarge()
 	}
-	if r.ContentLength >= 0 && r.ContentLength <= smallBody {
-		body = make([]byte, r.ContentLength)
-		if _, err = io.ReadFull(r.Body, body); err != nil {
-			return nil, release, malformed("the body ended before its Content-Length")
+	size := r.ContentLength + 1 // one more, so that the end shows without growing
+	if size <= 0 || size > smallBody {
+		size = smallBody
+	}
+	body = make([]byte, 0, size)
+	for {
+		if len(body) == cap(body) {
+			more := int64(min(cap(body), maxBody+1-cap(body)))
+			if more <= 0 {
+				return nil, release, tooLarge()
+			}
+			if err := a.hold(r.Context(), more); err != nil {
+				return nil, release, err
+			}
+			held += more
+			body = append(make([]byte, 0, int64(cap(body))+more), body...)
 		}
-		return body, release, nil
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return body, release, nil
+		case err != nil:
+			return nil, release, malformed("the body could not be read to its end")
+		}
 	}
-	size := r.ContentLength
-	if size < 0 {
-		size = maxBody
+}
+
+// hold waits a little for memory that other large requests have.
+func (a *API) hold(ctx context.Context, bytes int64) error {
+	ctx, cancel := context.WithTimeout(ctx, bodyWait)
+	defer cancel()
+	if a.bodies.Acquire(ctx, bytes) != nil {
+		return sender.Unavailable(errors.New("too many large requests at once"))
 	}
-	if !a.bodies.TryAcquire(size) {
-		return nil, release, sender.Unavailable(errors.New("too many large requests at once"))
-	}
-	release = func() { a.bodies.Release(size) }
-	body, err = io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-	switch {
-	case err != nil:
-		err = malformed("the body could not be read to its end")
-	case len(body) > maxBody:
-		err = tooLarge()
-	}
-	if err != nil {
-		release()
-		return nil, func() {}, err
-	}
-	return body, release, nil
+	return nil
 }
 
 func tooLarge() error {

@@ -27,6 +27,14 @@ func (d *Dispatcher) attempt(it *item) {
 		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: "the message's life is over"}})
 		return
 	}
+	if it.content == nil && it.body == nil {
+		// A claim of 200 large messages must not become 200 large contents at once.
+		if err := d.large.Acquire(d.ctx, int64(min(it.size, d.cfg.RoomBytes))); err != nil {
+			d.forget(it)
+			return
+		}
+		defer d.large.Release(int64(min(it.size, d.cfg.RoomBytes)))
+	}
 	envelope, err := d.envelope(it)
 	if err != nil {
 		if errors.Is(err, shards.ErrUnavailable) || d.ctx.Err() != nil {
@@ -142,12 +150,12 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) (more bool) {
 	}
 	d.mu.Lock()
 	for _, c := range claimed {
-		d.held[c.ID] = len(c.Body)
-		d.bytes += len(c.Body)
+		d.held[c.ID] = c.Size
+		d.bytes += c.Size
 	}
 	d.mu.Unlock()
 	for i := range claimed {
-		d.begin(&item{m: claimed[i].Message, body: claimed[i].Body, shard: shard})
+		d.begin(&item{m: claimed[i].Message, body: claimed[i].Body, size: claimed[i].Size, shard: shard})
 	}
 	return len(claimed) == n
 }

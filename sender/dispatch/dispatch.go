@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/postrider/postrider/jobs"
 	"github.com/postrider/postrider/sender"
@@ -42,6 +43,7 @@ type Dispatcher struct {
 	cfg     Config
 	metrics *metrics
 	clock   *clock
+	large   *semaphore.Weighted // bytes of contents fetched for their attempt
 
 	claims  sync.RWMutex // held for reading from a claim's commit until its messages are in held
 	mu      sync.Mutex
@@ -65,7 +67,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]int{}, lanes: map[string]*lane{},
 		rung: map[string]bool{}, suspect: map[string]time.Time{}, ctx: context.Background()}
-	d.clock = newClock()
+	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
 }
 

@@ -9,6 +9,7 @@ type item struct {
 	m       sender.Message
 	content *sender.Content // nil until its turn when the message was claimed by its row
 	body    []byte          // the stored form, if it came with the claim
+	size    int             // of the stored form, when content is nil
 	shard   string
 }
 

@@ -34,7 +34,7 @@ c as (
   update messages m set claimed_by = $1, state = 2, attempt = attempt + 1, next_attempt_at = now() + interval '1 hour'
   from due where m.account_id = due.account_id and m.id = due.id and m.claimed_by is null
   returning m.account_id, m.id, m.submission_id, m.attempt, m.kind, m.email, m.name, m.shown, m.expires_at)
-select c.*, case when octet_length(s.body) <= 65536 then s.body end
+select c.*, coalesce(octet_length(s.body), 0), case when octet_length(s.body) <= 65536 then s.body end
 from c left join submissions s on s.account_id = c.account_id and s.id = c.submission_id`
 
 	freeSQL = `
@@ -53,10 +53,11 @@ select min(next_attempt_at) from messages where next_attempt_at <= now() and cla
 )
 
 // Claimed is a message that this instance has in hand. Body is the encoded content, nil when it is over
-// 64 KiB and has to be fetched when its turn comes.
+// 64 KiB and has to be fetched when its turn comes; Size is its length either way.
 type Claimed struct {
 	sender.Message
 	Body []byte
+	Size int
 }
 
 // Claim takes up to limit messages that are due in a shard and in nobody's hands, counting an attempt.
@@ -72,7 +73,7 @@ func (s *Store) Claim(ctx context.Context, shard string, limit int) ([]Claimed, 
 			m := &c.Message
 			var shown *string
 			err := r.Scan(&m.Account, (*[16]byte)(&m.ID), (*[16]byte)(&m.Submission), &m.Attempt, &m.Recipient.Kind,
-				&m.Recipient.Email, &m.Recipient.Name, &shown, &m.Expires, &c.Body)
+				&m.Recipient.Email, &m.Recipient.Name, &shown, &m.Expires, &c.Size, &c.Body)
 			m.Recipient.Shown = decodeShown(shown)
 			return c, err
 		})
