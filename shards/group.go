@@ -27,7 +27,8 @@ type GroupConfig struct {
 	Committers int           // connections a server that commit side by side
 	Max        int           // items in one commit
 	MaxBytes   int           // bytes in one commit
-	Linger     time.Duration // longest wait for company; one that is alone waits for nobody
+	Linger     time.Duration // longest wait for company
+	Patient    bool          // wait also when alone: nobody is waiting for the answer
 	Queue      int           // items waiting for a server; more are refused
 }
 
@@ -175,21 +176,25 @@ func (g *Group[T]) split(batch []*entry[T]) [][]part[T] {
 	return out
 }
 
-func (g *Group[T]) commit(batch []*entry[T]) {
+// current answers the entries that have waited too long and returns the others.
+func current[T any](entries []*entry[T]) []*entry[T] {
 	now := time.Now()
-	batch = slices.DeleteFunc(batch, func(e *entry[T]) bool {
+	return slices.DeleteFunc(entries, func(e *entry[T]) bool {
 		late := now.After(e.expires)
 		if late {
 			e.done(fmt.Errorf("%w: waited too long", ErrUnavailable))
 		}
 		return late
 	})
-	servers := g.split(batch)
+}
+
+func (g *Group[T]) commit(batch []*entry[T]) {
+	servers := g.split(current(batch))
 	if len(servers) == 1 {
 		g.commitServer(servers[0])
 		return
 	}
-	var all errgroup.Group // after a map change, rare
+	var all errgroup.Group // after a map change
 	for _, parts := range servers {
 		all.Go(func() error { g.commitServer(parts); return nil })
 	}
@@ -211,7 +216,7 @@ func (g *Group[T]) commitServer(parts []part[T]) {
 		switch {
 		case lostServer(err), noRoom(err):
 			v.failed(err)
-			if !again && v.Up() && lostServer(err) {
+			if !again && v.Up() && lostServer(err) && !pgconn.Timeout(err) {
 				continue // a connection that died while idle is no news; the statement is safe to repeat
 			}
 			for _, p := range parts {

@@ -6,7 +6,7 @@ import (
 )
 
 // queue holds what waits for one server. A batch closes when a committer is free, at most the linger
-// after its first item; an item that is alone while nobody commits waits for nobody.
+// after its first item; an item that is alone while nobody commits waits for nobody, unless the queue is patient.
 type queue[T any] struct {
 	cfg    GroupConfig
 	mu     sync.Mutex
@@ -67,7 +67,7 @@ func (q *queue[T]) take() []*entry[T] {
 
 // company says that more items are likely to come within the linger.
 func (q *queue[T]) company() bool {
-	return !q.shut && (q.busy > 0 || len(q.items) > 1) && len(q.items) < q.cfg.Max && q.bytes < q.cfg.MaxBytes
+	return !q.shut && (q.cfg.Patient || q.busy > 0 || len(q.items) > 1) && len(q.items) < q.cfg.Max && q.bytes < q.cfg.MaxBytes
 }
 
 func (q *queue[T]) linger() {
@@ -82,19 +82,27 @@ func (q *queue[T]) linger() {
 }
 
 func (q *queue[T]) cut() []*entry[T] {
-	n, bytes := 0, 0
-	for n < len(q.items) && n < q.cfg.Max && (n == 0 || bytes+q.items[n].bytes <= q.cfg.MaxBytes) {
-		bytes += q.items[n].bytes
-		n++
+	n := cut(q.cfg, q.items)
+	for _, e := range q.items[:n] {
+		q.bytes -= e.bytes
 	}
 	batch := append([]*entry[T](nil), q.items[:n]...)
 	clear(q.items[:n])
 	q.items = q.items[n:]
-	q.bytes -= bytes
 	if len(q.items) > 0 {
 		q.filled.Signal()
 	}
 	return batch
+}
+
+// cut is how many of the items go into the next commit.
+func cut[T any](cfg GroupConfig, items []*entry[T]) int {
+	n, bytes := 0, 0
+	for n < len(items) && n < cfg.Max && (n == 0 || bytes+items[n].bytes <= cfg.MaxBytes) {
+		bytes += items[n].bytes
+		n++
+	}
+	return n
 }
 
 func (q *queue[T]) finished() {

@@ -102,12 +102,18 @@ func (g *Group[T]) nurse(shard string, bay *sickbay[T]) {
 // alone commits a part by itself, with the ordinary retries of Write. If one of several items is at fault,
 // each is tried by itself, so that the others pass.
 func (g *Group[T]) alone(shard string, entries []*entry[T]) {
-	for len(entries) > g.cfg.Max {
-		g.alone(shard, entries[:g.cfg.Max])
-		entries = entries[g.cfg.Max:]
+	for n := cut(g.cfg, entries); n < len(entries); n = cut(g.cfg, entries) {
+		g.alone(shard, entries[:n])
+		entries = entries[n:]
+	}
+	entries = current(entries)
+	if len(entries) == 0 {
+		return
 	}
 	p := part[T]{entries: entries}
-	err := g.s.WriteShard(context.WithoutCancel(g.ctx), shard, func(ctx context.Context, tx pgx.Tx) error {
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(g.ctx), entries[len(entries)-1].expires)
+	defer cancel()
+	err := g.s.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
 		return g.exec(ctx, tx, p)
 	})
 	if err == nil || errors.Is(err, ErrUnavailable) || len(entries) == 1 {

@@ -66,6 +66,9 @@ func (s *Shards) Beat(ctx context.Context) {
 				v.log.Debug("heartbeat not stored", zap.Error(err))
 				return nil
 			}
+			if !v.Beating(Quiet) {
+				v.beats.Store(at.UnixNano())
+			}
 			v.beat.Store(at.UnixNano())
 			return nil
 		})
@@ -73,8 +76,12 @@ func (s *Shards) Beat(ctx context.Context) {
 	_ = all.Wait()
 }
 
-// Dead lists the instances of a server whose claims may be freed.
+// Dead lists the instances of a server whose claims may be freed. After a server was away, none: nobody could store a
+// heartbeat meanwhile, and the living need time to be seen again.
 func (s *Shards) Dead(ctx context.Context, v *Server) ([]Instance, error) {
+	if !s.cfg.Sole && time.Since(time.Unix(0, v.beats.Load())) < Silent {
+		return nil, nil
+	}
 	rows, err := v.pool.Query(ctx, deadSQL, s.cfg.Instance, s.cfg.Sole, Silent.Seconds())
 	if err != nil {
 		v.failed(err)

@@ -27,6 +27,7 @@ type Server struct {
 	open    atomic.Bool  // the breaker: true while the server does not answer
 	probing atomic.Bool  // a probe is under way
 	beat    atomic.Int64 // Unix nanoseconds of the last heartbeat that was stored
+	beats   atomic.Int64 // and of the first since they have come without a gap
 	ctx     context.Context
 	stop    context.CancelFunc
 
@@ -43,6 +44,7 @@ const (
 	commitTimeout = 2 * time.Second // one group, begin to commit; a stopped server must be known within 5 s
 	probeTimeout  = time.Second
 	lockTimeout   = "50" // ms, in groups: a locked shard is taken out of them
+	// A statement has half of that, so that a slow shard is told from a server that does not answer.
 )
 
 func newServer(name, dsn string, cfg Config, m *metrics) (*Server, error) {
@@ -71,7 +73,7 @@ func newServer(name, dsn string, cfg Config, m *metrics) (*Server, error) {
 	}
 	wc := pc.ConnConfig.Config.Copy()
 	for k, v := range map[string]string{
-		"lock_timeout": lockTimeout, "statement_timeout": "2000", "synchronous_commit": "on",
+		"lock_timeout": lockTimeout, "statement_timeout": "1000", "synchronous_commit": "on",
 		// A plan made while a partition is empty would scan it for ever.
 		"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 	} {

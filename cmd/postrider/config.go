@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,8 +141,10 @@ func (c *config) check(path string) error {
 		return wrong("queue", "needs dir (embedded) or url (external)")
 	case c.Queue.Dir != "" && c.Queue.Listen != "" && c.Queue.Token == "":
 		return wrong("queue.token", "is missing: with listen, others can reach the queue")
-	case len(c.Delivery.Retry) == 0 || c.Delivery.Life.Duration <= 0:
-		return wrong("delivery", "needs at least one retry and a life over 0")
+	case c.RetentionDays < 1:
+		return wrong("retention_days", "must be at least 1: older mail is deleted")
+	case len(c.Delivery.Retry) == 0 || slices.Min(c.delays()) < time.Second:
+		return wrong("delivery", "needs at least one retry, and retry, life, command_timeout and sweep of a second or more")
 	case c.Log.Format != "json" && c.Log.Format != "console":
 		return wrong("log.format", "must be json or console")
 	}
@@ -157,6 +160,16 @@ func (c *config) check(path string) error {
 		c.ReturnPathDomain = "bounces." + c.Hostname
 	}
 	return nil
+}
+
+// delays are the settings that would make a busy loop, or end a message at once, if they were 0.
+func (c *config) delays() []time.Duration {
+	d := c.Delivery
+	out := []time.Duration{d.Life.Duration, d.Command.Duration, d.Sweep.Duration}
+	for _, r := range d.Retry {
+		out = append(out, r.Duration)
+	}
+	return out
 }
 
 func (c *config) secret() (key [32]byte) {

@@ -104,13 +104,9 @@ func (d *dev) serve(ctx context.Context) error {
 		base = append(base, part{d.names[i], s.Run})
 	}
 	stages = append(stages, base)
-	var announce error
-	err := runStages(ctx, stages, func() { announce = d.ready() })
+	err := runStages(ctx, stages, d.ready)
 	if d.o.ready != "" {
 		_ = os.Remove(d.o.ready)
-	}
-	if announce != nil {
-		return announce
 	}
 	return err
 }
@@ -281,7 +277,10 @@ func (d *dev) ready() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(d.o.ready, append(b, '\n'))
+	if err := writeFile(d.o.ready, append(b, '\n')); err != nil {
+		return fmt.Errorf("write the ready file: %w", err)
+	}
+	return nil
 }
 
 func (d *dev) greet(r readyFile) {

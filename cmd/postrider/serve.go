@@ -40,8 +40,9 @@ func serveCommand() *cobra.Command {
 			return err
 		}
 		a.shards.Beat(ctx)
-		return runStages(ctx, a.only(o.roles), func() {
+		return runStages(ctx, a.only(o.roles), func() error {
 			log.Info("serving", zap.String("http", a.apiAddr.Addr().String()), zap.Strings("roles", o.roles))
+			return nil
 		})
 	}
 	return c
@@ -65,5 +66,8 @@ func (a *app) only(roles []string) []stage {
 		}
 	}
 	_ = a.apiAddr.Close()
+	if a.smtpAddr != nil {
+		_ = a.smtpAddr.Close() // refused by this process rather than never answered
+	}
 	return all[2:]
 }

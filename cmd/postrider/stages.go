@@ -18,8 +18,8 @@ type part struct {
 type stage []part
 
 // runStages runs all stages, and when ctx ends, or a part fails, stops them one after the other: what takes work
-// in first, what the others need last. ready is called when all have been started.
-func runStages(ctx context.Context, stages []stage, ready func()) error {
+// in first, what the others need last. ready is called when all have been started, and its error stops them too.
+func runStages(ctx context.Context, stages []stage, ready func() error) error {
 	failed, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	groups := make([]errgroup.Group, len(stages))
@@ -41,7 +41,9 @@ func runStages(ctx context.Context, stages []stage, ready func()) error {
 			})
 		}
 	}
-	ready()
+	if err := ready(); err != nil {
+		fail(err)
+	}
 	<-failed.Done()
 	for i := range stages {
 		stops[i]()

@@ -45,13 +45,11 @@ type errorBody struct {
 // fail answers with an error. What is no *sender.Error is our fault: it is logged and not told.
 func (a *API) fail(c echo.Context, err error) error {
 	var e *sender.Error
-	if !errors.As(err, &e) {
+	_ = errors.As(err, &e)
+	if e == nil || errorTable[e.Kind].status == 0 {
 		e = &sender.Error{Kind: sender.KindInternal, Err: err}
 	}
-	w, ok := errorTable[e.Kind]
-	if !ok {
-		w = errorTable[sender.KindInternal]
-	}
+	w := errorTable[e.Kind]
 	message := e.Message
 	switch {
 	case e.Kind == sender.KindInternal:

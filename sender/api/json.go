@@ -18,7 +18,8 @@ import (
 // gigabyte of values.
 const (
 	maxDepth  = 64
-	maxValues = 200_000
+	maxValues = 100_000
+	maxFields = 10_000 // of a form; url.ParseQuery takes no more
 )
 
 func malformed(format string, args ...any) *sender.Error {
@@ -67,7 +68,7 @@ func jsonError(err error) error {
 
 // scanShape counts depth and values without building anything.
 func scanShape(b []byte) error {
-	depth, values := 0, 1
+	depth, values := 0, 0
 	for i := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
@@ -82,10 +83,11 @@ func scanShape(b []byte) error {
 			}
 		case '}', ']':
 			depth--
-		case ',':
-			if values++; values > maxValues {
-				return malformed("the JSON has more than %d values", maxValues)
-			}
+		case ',', ':':
+			values++
+		}
+		if values > maxValues {
+			return malformed("the JSON has more than %d names and values", maxValues)
 		}
 	}
 	return nil
@@ -93,8 +95,8 @@ func scanShape(b []byte) error {
 
 // decodeForm reads key=…&message[to][0][email]=… into the same shape as JSON.
 func decodeForm(body []byte) (object, error) {
-	if bytes.Count(body, []byte("&")) > maxValues {
-		return object{}, malformed("the form has more than %d fields", maxValues)
+	if bytes.Count(body, []byte("&")) >= maxFields {
+		return object{}, malformed("the form has more than %d fields", maxFields)
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {

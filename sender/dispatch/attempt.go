@@ -27,13 +27,12 @@ func (d *Dispatcher) attempt(it *item) {
 		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: "the message's life is over"}})
 		return
 	}
-	if it.content == nil && it.body == nil {
-		// A claim of 200 large messages must not become 200 large contents at once.
-		if err := d.large.Acquire(d.ctx, int64(min(it.size, d.cfg.RoomBytes))); err != nil {
+	if weight := d.weight(it); weight > 0 {
+		if err := d.large.Acquire(d.ctx, weight); err != nil {
 			d.forget(it)
 			return
 		}
-		defer d.large.Release(int64(min(it.size, d.cfg.RoomBytes)))
+		defer d.large.Release(weight)
 	}
 	envelope, err := d.envelope(it)
 	if err != nil {
@@ -52,6 +51,28 @@ func (d *Dispatcher) attempt(it *item) {
 		return
 	}
 	d.record(it, out)
+}
+
+// smallContent is the size up to which a content's attempts are not counted: all that can be under way together stay
+// within the memory of some hundred megabytes.
+const smallContent = 64 << 10
+
+// weight is about the memory that an attempt at a large message takes: the content and its composed form, twice. One
+// submission with a large file for a thousand domains must not become a thousand copies of it at once.
+func (d *Dispatcher) weight(it *item) int64 {
+	size := it.size
+	if c := it.content; c != nil {
+		size = len(c.Text) + len(c.HTML)
+		for _, list := range [][]sender.Attachment{c.Attachments, c.Images} {
+			for _, f := range list {
+				size += len(f.Content)
+			}
+		}
+	}
+	if size <= smallContent {
+		return 0
+	}
+	return int64(min(4*size, d.cfg.RoomBytes))
 }
 
 func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {

@@ -31,6 +31,7 @@ type Config struct {
 	ReturnPath func(account int64, id sender.ID, domain string) string
 	Retry      []time.Duration // waits after each failed attempt; the last one repeats
 	PerDomain  int             // messages of one recipient domain under way at once; default 20
+	Waiting    int             // messages in hand that wait for one domain; default a tenth of Room
 	Room       int             // messages in hand; default 5,000
 	RoomBytes  int             // bytes of content in hand; default 128 MiB
 	SweepEvery time.Duration   // default 15 s
@@ -50,8 +51,9 @@ type Dispatcher struct {
 	held    map[sender.ID]int // in hand, with the bytes they stand for
 	bytes   int
 	lanes   map[string]*lane
-	rung    map[string]bool      // shards to ring for
-	suspect map[string]time.Time // shards that may hold claims nobody knows of, since when
+	rung    map[string]bool        // shards to ring for
+	crowd   map[string][]sender.ID // by shard: what its domain has no place for, to be given back
+	suspect map[string]time.Time   // shards that may hold claims nobody knows of: when we last had to doubt
 	closing bool
 	ctx     context.Context // of attempts
 	work    sync.WaitGroup
@@ -62,11 +64,12 @@ func New(cfg Config) *Dispatcher {
 	setDefault(&cfg.PerDomain, 20)
 	setDefault(&cfg.Room, 5000)
 	setDefault(&cfg.RoomBytes, 128<<20)
+	setDefault(&cfg.Waiting, max(cfg.Room/10, 1))
 	if cfg.SweepEvery == 0 {
 		cfg.SweepEvery = 15 * time.Second
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]int{}, lanes: map[string]*lane{},
-		rung: map[string]bool{}, suspect: map[string]time.Time{}, ctx: context.Background()}
+		rung: map[string]bool{}, crowd: map[string][]sender.ID{}, suspect: map[string]time.Time{}, ctx: context.Background()}
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
 }
@@ -126,7 +129,7 @@ func (d *Dispatcher) stop(cut func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	for shard, ids := range waiting {
-		if err := d.cfg.Store.Release(ctx, shard, ids); err != nil {
+		if err := d.cfg.Store.Release(ctx, shard, ids, 0, false); err != nil {
 			d.cfg.Log.Warn("claims not given back, the next start frees them", zap.String("shard", shard), zap.Int("messages", len(ids)), zap.Error(err))
 		}
 	}
@@ -164,9 +167,7 @@ func (d *Dispatcher) Drop(account int64, ids []sender.ID, unsure bool) {
 
 // doubt notes that a shard may hold a claim of ours that is in nobody's memory. The caller holds mu.
 func (d *Dispatcher) doubt(shard string) {
-	if _, ok := d.suspect[shard]; !ok {
-		d.suspect[shard] = time.Now()
-	}
+	d.suspect[shard] = time.Now()
 }
 
 func (d *Dispatcher) letGo(id sender.ID) {

@@ -225,6 +225,34 @@ func TestHangingDomain(t *testing.T) {
 	}
 }
 
+// TestCrowdedDomain sends more to a hanging domain than may be in hand for it: the rest goes back to its row and leaves
+// the room to others.
+func TestCrowdedDomain(t *testing.T) {
+	s := build(t, pg.New(t, 2).Shards, world(t), dispatch.Config{PerDomain: 2, Room: 50, Waiting: 5})
+	var hanging []sender.ID
+	for range 60 {
+		hanging = append(hanging, s.send(t, "hang@slow.example")...)
+	}
+	for range 5 {
+		for _, id := range s.send(t, "a@example.net", "b@example.org") {
+			s.waitFor(t, id, sender.Delivered)
+		}
+	}
+	out := func() (n int) {
+		for _, id := range hanging {
+			f, _, err := s.store.Info(context.Background(), 1, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.State == sender.Queued && f.Attempt == 0 && f.Next.After(time.Now()) {
+				n++
+			}
+		}
+		return n
+	}
+	within(t, 5*time.Second, "all of 60 but 2 under way and 5 waiting to be out of hand", func() bool { return out() == 53 })
+}
+
 // TestDeadInstance has a process end with messages in hand: the next one's sweeper finds and delivers them.
 func TestDeadInstance(t *testing.T) {
 	e, sb := pg.New(t, 2), world(t)

@@ -1,6 +1,12 @@
 package dispatch
 
 import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
 	"github.com/postrider/postrider/sender"
 )
 
@@ -29,8 +35,13 @@ func (d *Dispatcher) begin(it *item) {
 		l = &lane{}
 		d.lanes[domain] = l
 	}
-	if l.running >= d.cfg.PerDomain || d.closing {
+	switch {
+	case l.running < d.cfg.PerDomain && !d.closing:
+	case len(l.waiting) < d.cfg.Waiting || d.closing:
 		l.waiting = append(l.waiting, it)
+		return
+	default: // a slow domain must not fill the room that the others need
+		d.crowd[it.shard] = append(d.crowd[it.shard], it.m.ID)
 		return
 	}
 	l.running++
@@ -58,4 +69,32 @@ func (d *Dispatcher) next(domain string, l *lane) *item {
 		delete(d.lanes, domain)
 	}
 	return nil
+}
+
+// crowded is about how long a message stays out of hand that found its domain crowded. Half of it is chance, so that
+// what was given back together does not come back together.
+const crowded = 20 * time.Second
+
+// giveBackCrowd returns to their shards the messages that their domain has no place for, no attempt counted.
+func (d *Dispatcher) giveBackCrowd(ctx context.Context) {
+	d.mu.Lock()
+	crowd := d.crowd
+	d.crowd = map[string][]sender.ID{}
+	d.mu.Unlock()
+	for shard, ids := range crowd {
+		after := crowded/2 + rand.N(crowded)
+		err := d.cfg.Store.Release(ctx, shard, ids, after, false)
+		d.mu.Lock()
+		for _, id := range ids {
+			d.letGo(id)
+		}
+		if err != nil {
+			d.cfg.Log.Debug("crowded messages not given back, the sweeper frees them", zap.String("shard", shard), zap.Error(err))
+			d.doubt(shard)
+		}
+		d.mu.Unlock()
+		if err == nil {
+			d.clock.set(shard, time.Now().Add(after))
+		}
+	}
 }

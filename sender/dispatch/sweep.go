@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ func (d *Dispatcher) bells(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		d.giveBackCrowd(ctx)
 		d.mu.Lock()
 		var out []jobs.Job
 		for shard := range d.rung {
@@ -104,28 +106,26 @@ func (d *Dispatcher) freeDead(ctx context.Context) {
 // settled is the age at which a claim's commit has long been answered one way or the other.
 const settled = 15 * time.Second
 
-// freeSuspect gives back what is ours by the rows and in nobody's memory.
+// freeSuspect gives back what is ours by the rows and in nobody's memory. A shard stays suspect until everything made
+// up to our last doubt has been looked at.
 func (d *Dispatcher) freeSuspect(ctx context.Context) {
-	var shards []string
 	d.mu.Lock()
-	for s, since := range d.suspect {
-		if time.Since(since) > settled {
-			shards = append(shards, s)
-			delete(d.suspect, s)
-		}
-	}
+	suspect := maps.Clone(d.suspect)
 	d.mu.Unlock()
-	for _, shard := range shards {
-		if err := d.freeLost(ctx, shard); err != nil {
-			d.mu.Lock()
-			d.doubt(shard)
-			d.mu.Unlock()
+	for shard, doubted := range suspect {
+		before := time.Now().Add(-settled)
+		if err := d.freeLost(ctx, shard, before); err != nil || doubted.After(before) {
+			continue
 		}
+		d.mu.Lock()
+		if d.suspect[shard].Equal(doubted) {
+			delete(d.suspect, shard)
+		}
+		d.mu.Unlock()
 	}
 }
 
-func (d *Dispatcher) freeLost(ctx context.Context, shard string) error {
-	before := time.Now().Add(-settled)
+func (d *Dispatcher) freeLost(ctx context.Context, shard string, before time.Time) error {
 	d.claims.Lock() // a claim that is just being made must not look like a lost one
 	defer d.claims.Unlock()
 	ids, err := d.cfg.Store.Held(ctx, shard, sender.ID(d.cfg.Shards.Instance()), before)
@@ -143,7 +143,7 @@ func (d *Dispatcher) freeLost(ctx context.Context, shard string) error {
 	if len(lost) == 0 {
 		return nil
 	}
-	if err := d.cfg.Store.Release(ctx, shard, lost); err != nil {
+	if err := d.cfg.Store.Release(ctx, shard, lost, 0, true); err != nil {
 		return err
 	}
 	d.cfg.Log.Info("claims without an owner freed", zap.String("shard", shard), zap.Int("messages", len(lost)))

@@ -43,7 +43,7 @@ func New(cfg Config) *Ledger {
 	// 20 ms and 500 facts: an outcome lost in a crash means one more attempt, never a lost message, so it may
 	// wait for company; on the normal path this is 0.02 fsync a message.
 	l.group = shards.NewGroup(cfg.Shards, cfg.Store.LedgerStatement(), shards.GroupConfig{
-		Committers: 1, Max: 500, MaxBytes: 8 << 20, Linger: 20 * time.Millisecond, Queue: 50_000})
+		Committers: 1, Max: 500, MaxBytes: 8 << 20, Linger: 20 * time.Millisecond, Patient: true, Queue: 50_000})
 	l.facts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_facts_total",
 		Help: "Facts recorded, by the state they led to."}, []string{"state"})
 	if cfg.Metrics != nil {

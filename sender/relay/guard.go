@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,21 +15,60 @@ type guard struct {
 	net.Listener
 	slots   chan struct{}
 	session time.Duration
+	closed  chan struct{}
+	shut    func() // closes closed
+
+	mu   sync.Mutex
+	open map[*guarded]struct{}
 }
 
 func newGuard(l net.Listener, sessions int, session time.Duration) *guard {
-	return &guard{Listener: l, slots: make(chan struct{}, sessions), session: session}
+	closed := make(chan struct{})
+	return &guard{Listener: l, slots: make(chan struct{}, sessions), session: session, closed: closed,
+		shut: sync.OnceFunc(func() { close(closed) }), open: map[*guarded]struct{}{}}
 }
 
 // Accept waits for a free slot first: more sessions than the limit stay in the kernel's queue.
 func (g *guard) Accept() (net.Conn, error) {
-	g.slots <- struct{}{}
+	select {
+	case g.slots <- struct{}{}:
+	case <-g.closed:
+		return nil, net.ErrClosed
+	}
 	c, err := g.Listener.Accept()
 	if err != nil {
 		<-g.slots
 		return nil, err
 	}
-	return &guarded{Conn: c, ends: time.Now().Add(g.session), free: sync.OnceFunc(func() { <-g.slots })}, nil
+	one := &guarded{Conn: c, ends: time.Now().Add(g.session)}
+	one.free = sync.OnceFunc(func() { g.left(one) })
+	g.mu.Lock()
+	g.open[one] = struct{}{}
+	g.mu.Unlock()
+	return one, nil
+}
+
+// Close ends the listener; a caller of Accept that waits for a slot is told.
+func (g *guard) Close() error {
+	g.shut()
+	return g.Listener.Close()
+}
+
+// drop ends every session at once.
+func (g *guard) drop() {
+	g.mu.Lock()
+	all := slices.Collect(maps.Keys(g.open))
+	g.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close()
+	}
+}
+
+func (g *guard) left(c *guarded) {
+	g.mu.Lock()
+	delete(g.open, c)
+	g.mu.Unlock()
+	<-g.slots
 }
 
 type guarded struct {

@@ -5,7 +5,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"strings"
@@ -65,16 +64,20 @@ func New(cfg Config) *Relay {
 
 // Run serves on a listener until ctx ends; a session under way then has a second.
 func (r *Relay) Run(ctx context.Context, l net.Listener) error {
+	g := newGuard(l, maxSessions, session)
+	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if r.server.Shutdown(limit) != nil {
-			_ = r.server.Close()
+			g.drop() // Close of a server that was shut down does nothing
 		}
+		_ = g.Close() // Shutdown does not know of a Serve that has only begun
 	})
-	defer stop()
-	err := r.server.Serve(newGuard(l, maxSessions, session))
-	if errors.Is(err, smtp.ErrServerClosed) || ctx.Err() != nil {
+	err := r.server.Serve(g)
+	if !stop() {
+		<-drained
 		return nil
 	}
 	return err

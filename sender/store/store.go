@@ -45,7 +45,8 @@ where claimed_by = $1 and (id >= $2 or next_attempt_at is not null)`
 select id from messages where claimed_by = $1 and (id >= $2 or next_attempt_at is not null) and id < $3 limit 10000`
 
 	releaseSQL = `
-update messages set claimed_by = null, state = case when attempt > 1 then 3 else 1 end, next_attempt_at = now()
+update messages set claimed_by = null, state = case when attempt - $4::smallint > 0 then 3 else 1 end,
+  attempt = attempt - $4::smallint, next_attempt_at = now() + make_interval(secs => $5)
 where claimed_by = $1 and id = any($2) and id >= $3`
 
 	dueSQL = `
@@ -112,10 +113,15 @@ func (s *Store) Held(ctx context.Context, shard string, floor sender.ID, before 
 	return out, err
 }
 
-// Release gives back some of this instance's own claims.
-func (s *Store) Release(ctx context.Context, shard string, ids []sender.ID) error {
+// Release gives back some of this instance's own claims, to be due after a while. made says that the attempt they
+// were claimed for may have been made, and so stays counted.
+func (s *Store) Release(ctx context.Context, shard string, ids []sender.ID, after time.Duration, made bool) error {
 	if len(ids) == 0 {
 		return nil
+	}
+	unmade := int16(1)
+	if made {
+		unmade = 0
 	}
 	lowest, raw := ids[0], make([][16]byte, len(ids))
 	for i, id := range ids {
@@ -125,7 +131,7 @@ func (s *Store) Release(ctx context.Context, shard string, ids []sender.ID) erro
 		}
 	}
 	return s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), raw, [16]byte(lowest))
+		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), raw, [16]byte(lowest), unmade, after.Seconds())
 		return err
 	})
 }

@@ -1,0 +1,119 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/accept"
+)
+
+func read(t *testing.T, message string) (*sender.Submission, error) {
+	t.Helper()
+	return readSubmission(mustDecode(t, "", `{"key":"k","message":`+message+`}`))
+}
+
+func TestReadSubmission(t *testing.T) {
+	s, err := read(t, `{"from_email":"f@x.y","from_name":"F","subject":"s","html":"<p>","text":"t","bcc_address":"b@x.y","return_path_domain":"r.x.y",
+		"auto_text":1,"auto_html":"true","preserve_recipients":true,"view_content_link":false,"important":true,
+		"headers":{"X-B":["1",2],"X-A":"a","X-N":null},"tags":["one"],"metadata":{"n":1},
+		"to":[{"email":"a@x.y","name":"A"},{"email":"c@x.y","type":"cc"},{"email":"b@x.y","type":"bcc"},{"email":"bad","type":"to"}],
+		"recipient_metadata":[{"rcpt":"a@x.y","values":{"id":7}}],
+		"attachments":[{"type":"a/b","name":"f","content":"aGk="}],"images":[{"type":"image/png","name":"i","content":""}],
+		"global_merge_vars":[],"merge_vars":{},"merge":false,"merge_language":"handlebars","track_opens":true,"google_analytics_domains":[],"google_analytics_campaign":["x"]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.Content
+	want := sender.Content{From: sender.Address{Email: "f@x.y", Name: "F"}, Subject: "s", HTML: "<p>", Text: "t", AutoText: true, AutoHTML: true,
+		Headers:     []sender.Header{{Name: "X-A", Value: "a"}, {Name: "X-B", Value: "1"}, {Name: "X-B", Value: "2"}},
+		Attachments: []sender.Attachment{{Type: "a/b", Name: "f", Content: []byte("hi")}}, Images: []sender.Attachment{{Type: "image/png", Name: "i", Content: []byte{}}},
+		PreserveRecipients: true, BccAddress: "b@x.y", ReturnPathDomain: "r.x.y", Hidden: true,
+		Recipients: []sender.Recipient{{Address: sender.Address{Email: "a@x.y", Name: "A"}}, {Address: sender.Address{Email: "c@x.y"}, Kind: sender.Cc}}}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("content %+v", c)
+	}
+	if len(s.Recipients) != 4 || s.Recipients[2].Kind != sender.Bcc || s.Recipients[0].Metadata["id"] != "7" || s.Metadata["n"] != "1" || !s.Important || s.Async {
+		t.Errorf("submission %+v", s)
+	}
+}
+
+func TestReadSubmissionDefaults(t *testing.T) {
+	s, err := read(t, `{}`)
+	if err != nil || !reflect.DeepEqual(*s, sender.Submission{Tags: []string{}}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestErrorPaths has every error name the field as the caller wrote it.
+func TestErrorPaths(t *testing.T) {
+	for message, path := range map[string]string{
+		`7`: "message", `"x"`: "message", `[1]`: "message",
+		`{"from_email":[]}`: "message.from_email", `{"html":{}}`: "message.html", `{"auto_text":"x"}`: "message.auto_text",
+		`{"to":"a@x.y"}`: "message.to", `{"to":["a@x.y"]}`: "message.to[0]", `{"to":[{"email":"a@x.y"},{"email":[]}]}`: "message.to[1].email",
+		`{"to":[{"type":"all"}]}`: "message.to[0].type", `{"to":[{"email":"a","name":{}}]}`: "message.to[0].name",
+		`{"headers":"x"}`: "message.headers", `{"headers":{"X":{}}}`: "message.headers.X", `{"headers":{"X":[[]]}}`: "message.headers.X",
+		`{"tags":[1,{}]}`: "message.tags[1]", `{"metadata":{"a":[]}}`: "message.metadata.a", `{"recipient_metadata":[{"values":{"a":{}}}]}`: "message.recipient_metadata[0].values.a",
+		`{"attachments":[{"content":"!"}]}`: "message.attachments[0].content", `{"images":[{},{"type":[]}]}`: "message.images[1].type",
+		`{"return_path_domain":"x y"}`: "message.return_path_domain", `{"return_path_domain":"x.y>"}`: "message.return_path_domain",
+		`{"merge_language":"jinja"}`: "message.merge_language", `{"merge_vars":[{}]}`: "message.merge_vars", `{"merge":true}`: "message.merge",
+		`{"inline_css":true}`: "message.inline_css", `{"google_analytics_domains":["x.y"]}`: "message.google_analytics_domains", `{"tracking_domain":{}}`: "message.tracking_domain",
+	} {
+		_, err := read(t, message)
+		wrong(t, err, path)
+	}
+	for body, path := range map[string]string{`{}`: "message", `{"message":{},"async":"x"}`: "async", `{"message":{},"send_at":"x"}`: "send_at",
+		`{"message":{},"send_at":"2999-01-01 00:00:00"}`: "send_at", `{"message":{},"ip_pool":{}}`: "ip_pool"} {
+		_, err := readSubmission(mustDecode(t, "", body))
+		wrong(t, err, path)
+	}
+	if _, err := readSubmission(mustDecode(t, "", `{"message":{},"send_at":"2001-01-01 00:00:00"}`)); err != nil {
+		t.Errorf("a time in the past is now: %v", err)
+	}
+}
+
+func TestUnknownSubaccount(t *testing.T) {
+	if _, err := read(t, `{"subaccount":"x"}`); kind(err) != sender.KindUnknownSubaccount {
+		t.Error(err)
+	}
+}
+
+func TestManyRecipientsAndTags(t *testing.T) {
+	to := func(n int) string { return `{"to":[` + strings.Repeat(`{},`, n-1) + `{}]}` }
+	if s, err := read(t, to(accept.MaxRecipients)); err != nil || len(s.Recipients) != accept.MaxRecipients {
+		t.Error(err)
+	}
+	_, err := read(t, to(accept.MaxRecipients+1))
+	wrong(t, err, "message.to")
+	s, err := read(t, `{"tags":["`+strings.Repeat(`t","`, accept.MaxTags)+`last"]}`)
+	if err != nil || len(s.Tags) != accept.MaxTags {
+		t.Errorf("%d tags, %v", len(s.Tags), err)
+	}
+}
+
+func TestInMessage(t *testing.T) {
+	for field, want := range map[string]string{"to[0].email": "message.to[0].email", "Idempotency-Key": "Idempotency-Key", "": ""} {
+		var e *sender.Error
+		if err := inMessage(fmt.Errorf("refused: %w", sender.Invalid(field, "bad"))); !errors.As(err, &e) || e.Field != want {
+			t.Errorf("%q becomes %v", field, err)
+		}
+	}
+	away := sender.Unavailable(nil)
+	if err := inMessage(away); !errors.Is(err, away) {
+		t.Errorf("another kind becomes %v", err)
+	}
+}
+
+func TestWireResult(t *testing.T) {
+	full := wireResult(accept.Result{Email: "a@x.y", Status: accept.Rejected, Reason: sender.ReasonSpam, ID: "1"})
+	if full.Status != "rejected" || full.RejectReason == nil || *full.RejectReason != "spam" || full.QueuedReason != nil {
+		t.Errorf("%+v", full)
+	}
+	queued := wireResult(accept.Result{Status: accept.Queued, QueuedReason: "multiple-recipients"})
+	if queued.RejectReason != nil || queued.QueuedReason == nil || *queued.QueuedReason != "multiple-recipients" {
+		t.Errorf("%+v", queued)
+	}
+}
