@@ -78,6 +78,7 @@ func New(cfg Config) *API {
 	}
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", a.ready)
+	e.GET("/openapi.json", serveOpenAPI)
 	methods := a.methods()
 	for _, version := range []string{"1.0", "1.1", "1.2", "1.3", "1.4"} {
 		for name, m := range methods {
