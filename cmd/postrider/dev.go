@@ -120,8 +120,8 @@ func (d *dev) startServers(ctx context.Context) error {
 		return err
 	}
 	d.names = []string{"directory"}
-	for i := range d.o.servers {
-		d.names = append(d.names, fmt.Sprintf("pg%d", i+1))
+	for i := 1; i <= d.o.servers || d.dir.hasServer(i); i++ { // those of earlier starts hold shards
+		d.names = append(d.names, fmt.Sprintf("pg%d", i))
 	}
 	d.servers = make([]*localpg.Server, len(d.names))
 	var mu sync.Mutex

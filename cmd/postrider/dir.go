@@ -25,6 +25,12 @@ func (d *dir) config() string   { return filepath.Join(d.path, "postrider.toml")
 func (d *dir) postgres() string { return filepath.Join(d.path, "postgres") }
 func (d *dir) queue() string    { return filepath.Join(d.path, "queue") }
 
+// hasServer says that an earlier start made the i-th Postgres server.
+func (d *dir) hasServer(i int) bool {
+	_, err := os.Stat(filepath.Join(d.postgres(), fmt.Sprintf("pg%d", i)))
+	return err == nil
+}
+
 // openDir makes the folder or checks it, and locks it. As root, Postgres runs as another user who must be able to
 // pass through it; the files in it stay closed to others.
 func openDir(path string) (*dir, error) {
