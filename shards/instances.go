@@ -82,6 +82,8 @@ func (s *Shards) Dead(ctx context.Context, v *Server) ([]Instance, error) {
 	if !s.cfg.Sole && time.Since(time.Unix(0, v.beats.Load())) < Silent {
 		return nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	rows, err := v.pool.Query(ctx, deadSQL, s.cfg.Instance, s.cfg.Sole, Silent.Seconds())
 	if err != nil {
 		v.failed(err)
@@ -92,6 +94,8 @@ func (s *Shards) Dead(ctx context.Context, v *Server) ([]Instance, error) {
 
 // Forget removes an instance once all its claims on the server are free.
 func (s *Shards) Forget(ctx context.Context, v *Server, id [16]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	_, err := v.pool.Exec(ctx, forgetSQL, id)
 	return err
 }

@@ -130,6 +130,9 @@ where c.relnamespace = $1::regnamespace and c.relkind = 'p'
   and (i.inhdetachpending or substring(pg_get_expr(p.relpartbound, p.oid) from 'TO \(''([0-9a-f-]{36})''\)') <= $2)
 order by p.relname`
 
+// expireLimit is for all that expires of a shard in one round. What it cuts off is finished in the next.
+const expireLimit = time.Minute
+
 type expiredPartition struct {
 	Parent, Name string
 	Pending      bool // an earlier detach was cut off half-way
@@ -138,6 +141,8 @@ type expiredPartition struct {
 // expire detaches and drops the partitions that end before a time. Detaching CONCURRENTLY waits for
 // readers but lets writers pass; what a crash cut off is finished at the next run.
 func (s *Shards) expire(ctx context.Context, sh *Shard, before time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, expireLimit)
+	defer cancel()
 	conn, err := sh.Server.pool.Acquire(ctx)
 	if err != nil {
 		return err
