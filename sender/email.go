@@ -3,6 +3,7 @@ package sender
 import (
 	"errors"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -45,7 +46,7 @@ func dotAtom(s string) bool {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
 		case strings.ContainsRune(".!#$%&'*+-/=?^_`{|}~", r):
-		case r >= 0xa0 && r != 0x2028 && r != 0x2029 && r != 0xfeff: // no C1 controls, no line separators
+		case r >= 0x80 && unicode.IsPrint(r): // no controls, spaces, separators, nor characters that show as nothing
 		default:
 			return false
 		}
@@ -68,7 +69,7 @@ func checkDomain(s string) error {
 		for _, r := range l {
 			switch {
 			case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-':
-			case r >= 0xa1 && r != 0x2028 && r != 0x2029 && r != 0xfeff && r != 0x3002 && r != 0xff0e && r != 0xff61:
+			case r >= 0x80 && unicode.IsPrint(r) && r != 0x3002 && r != 0xff0e && r != 0xff61: // not the other full stops
 			default:
 				return errDomain
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // parking is how long a transaction waits for a shard that is fenced, moving or full of others.
@@ -57,6 +58,8 @@ func (s *Shards) run(ctx context.Context, find func() (*Shard, error), mode pgx.
 		case movedAway(err):
 			s.nudge()
 		case transient(err), errors.Is(err, errShare):
+		case try == 1 && lostServer(err) && early(err) && !pgconn.Timeout(err):
+			continue // a pool connection that died while idle is no news, and nothing was committed
 		case lostServer(err) && code(err) == "" && !errors.Is(err, ErrUnavailable) && !isConn(err):
 			return err // fn's own error
 		case lostServer(err), noRoom(err):
@@ -73,8 +76,12 @@ func (s *Shards) run(ctx context.Context, find func() (*Shard, error), mode pgx.
 
 var errShare = errors.New("the shard has its share of the connections in use")
 
-// connError marks what went wrong with a connection, to tell it from fn's own errors.
-type connError struct{ err error }
+// connError marks what went wrong with a connection, to tell it from fn's own errors. early says that no commit was
+// sent.
+type connError struct {
+	err   error
+	early bool
+}
 
 func (e connError) Error() string { return e.err.Error() }
 func (e connError) Unwrap() error { return e.err }
@@ -82,6 +89,11 @@ func (e connError) Unwrap() error { return e.err }
 func isConn(err error) bool {
 	var c connError
 	return errors.As(err, &c)
+}
+
+func early(err error) bool {
+	var c connError
+	return errors.As(err, &c) && c.early
 }
 
 func (s *Shards) once(ctx context.Context, sh *Shard, mode pgx.TxAccessMode, fn func(context.Context, pgx.Tx) error) error {
@@ -98,7 +110,7 @@ func (s *Shards) once(ctx context.Context, sh *Shard, mode pgx.TxAccessMode, fn 
 	conn, err := v.pool.Acquire(ctx)
 	if err != nil {
 		v.failed(err)
-		return connError{err}
+		return connError{err, true}
 	}
 	defer conn.Release()
 	begin := "begin; set local search_path = " + sh.Name
@@ -108,17 +120,18 @@ func (s *Shards) once(ctx context.Context, sh *Shard, mode pgx.TxAccessMode, fn 
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
 	if err != nil {
 		v.failed(err)
-		return connError{err}
+		return connError{err, true}
 	}
 	err = fn(ctx, tx)
-	if err == nil {
+	commit := err == nil
+	if commit {
 		err = tx.Commit(ctx)
 	} else if rollback := tx.Rollback(ctx); rollback != nil || ctx.Err() != nil {
-		err = connError{err} // the connection is gone with the transaction
+		err = connError{err, true} // the connection is gone with the transaction
 	}
 	if conn.Conn().IsClosed() && err != nil {
 		v.failed(err)
-		return connError{err}
+		return connError{err, !commit}
 	}
 	return err
 }

@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,15 +59,14 @@ type Result struct {
 type Door struct {
 	cfg     Config
 	group   *shards.Group[*store.Accepted]
-	keys    [64]sync.Mutex // one send with an idempotency key at a time, by hash
-	seed    maphash.Seed
+	keys    keyLocks
 	results *prometheus.CounterVec
 	took    prometheus.Histogram
 }
 
 // New makes a door; Run opens it.
 func New(cfg Config) *Door {
-	d := &Door{cfg: cfg, seed: maphash.MakeSeed()}
+	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}}
 	d.group = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
 		Committers: 2, Max: 100, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 5000})
 	d.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_accepted_total",
@@ -192,16 +189,25 @@ func ids(a *store.Accepted) []sender.ID {
 	return out
 }
 
+// size is about what a submission adds to a statement and to memory, in bytes.
+func size(a *store.Accepted) int {
+	n := len(a.Body)
+	for i := range a.Messages {
+		n += 600 + len(a.Metadata[i])
+	}
+	return n
+}
+
 // reserve asks for room in the dispatcher, so that the messages are born in its hands.
 func (d *Door) reserve(a *store.Accepted) {
-	a.Claimed = len(a.Messages) > 0 && d.cfg.Reserve(a.Submission.Account, ids(a), len(a.Body))
+	a.Claimed = len(a.Messages) > 0 && d.cfg.Reserve(a.Submission.Account, ids(a), size(a))
 }
 
 // store commits with whatever else is waiting. If the commit is unsure, the messages may be there all the
 // same: the caller is told to try again, and the sweeper finds them by their rows.
 func (d *Door) store(a *store.Accepted, results []Result) ([]Result, error) {
 	d.reserve(a)
-	if err := d.group.Do(a.Submission.Account, a, len(a.Body)+600*len(a.Messages)); err != nil {
+	if err := d.group.Do(a.Submission.Account, a, size(a)); err != nil {
 		if a.Claimed {
 			d.cfg.Drop(a.Submission.Account, ids(a), true)
 		}
@@ -259,9 +265,11 @@ func (d *Door) settle(a *store.Accepted, results []Result) []Result {
 // once stores under an idempotency key, or gives the first answer again.
 func (d *Door) once(ctx context.Context, a *store.Accepted, results []Result) ([]Result, error) {
 	sub := a.Submission
-	lock := &d.keys[maphash.String(d.seed, fmt.Sprint(sub.Account, sub.IdempotencyKey))%uint64(len(d.keys))]
-	lock.Lock()
-	defer lock.Unlock()
+	unlock, err := d.keys.lock(ctx, fmt.Sprint(sub.Account, " ", sub.IdempotencyKey))
+	if err != nil {
+		return nil, sender.Unavailable(err)
+	}
+	defer unlock()
 	d.reserve(a)
 	known, err := d.cfg.Store.AcceptOnce(ctx, a, func() ([]byte, error) { return json.Marshal(d.settle(a, results)) })
 	if a.Claimed && (err != nil || known != nil) {

@@ -18,7 +18,7 @@ const (
 	MaxHeaderValue = 8 << 10 // bytes
 	MaxTags        = 100
 	MaxTag         = 50       // characters
-	MaxMetadata    = 10 << 10 // bytes in all
+	MaxMetadata    = 10 << 10 // bytes of a message
 	MaxFiles       = 500
 	MaxFileName    = 255 // bytes
 	MaxKey         = 255 // bytes of an idempotency key
@@ -66,6 +66,9 @@ func checkContent(c *sender.Content) error {
 		if err := sender.CheckEmail(c.BccAddress); err != nil {
 			return sender.Invalid("bcc_address", "the email address is invalid: it %s", err)
 		}
+	}
+	if c.ReturnPathDomain != "" && sender.CheckEmail("x@"+c.ReturnPathDomain) != nil {
+		return sender.Invalid("return_path_domain", "is not a host name")
 	}
 	if err := line("from_name", c.From.Name, MaxName); err != nil {
 		return err
@@ -146,25 +149,44 @@ func checkLabels(s *sender.Submission) error {
 			return sender.Invalid(field, "has a control character")
 		}
 	}
-	size := 0
-	for k, v := range s.Metadata {
-		size += len(k) + len(v)
-		if strings.ContainsRune(k+v, 0) || !utf8.ValidString(k+v) {
-			return sender.Invalid("metadata", "has a NUL or invalid UTF-8")
-		}
+	if len(s.Tags) > MaxTags {
+		return sender.Invalid("tags", "%d tags are more than the %d that a message may have", len(s.Tags), MaxTags)
+	}
+	if err := line("subaccount", s.Subaccount, MaxName); err != nil {
+		return err
+	}
+	return checkMetadata(s)
+}
+
+func checkMetadata(s *sender.Submission) error {
+	common, err := metadataSize("metadata", s.Metadata)
+	if err != nil {
+		return err
+	}
+	if common > MaxMetadata {
+		return sender.Invalid("metadata", "has %d bytes, at most %d are allowed", common, MaxMetadata)
 	}
 	for i, r := range s.Recipients {
-		for k, v := range r.Metadata {
-			size += len(k) + len(v)
-			if strings.ContainsRune(k+v, 0) || !utf8.ValidString(k+v) {
-				return sender.Invalid(fmt.Sprintf("recipient_metadata[%d]", i), "has a NUL or invalid UTF-8")
-			}
+		field := fmt.Sprintf("recipient_metadata[%d]", i)
+		own, err := metadataSize(field, r.Metadata)
+		if err != nil {
+			return err
+		}
+		if common+own > MaxMetadata { // each message has a copy of both
+			return sender.Invalid(field, "has %d bytes with the common metadata, at most %d are allowed", common+own, MaxMetadata)
 		}
 	}
-	if size > MaxMetadata*max(1, len(s.Recipients)) {
-		return sender.Invalid("metadata", "has more than %d bytes", MaxMetadata)
-	}
 	return nil
+}
+
+func metadataSize(field string, m map[string]string) (size int, err error) {
+	for k, v := range m {
+		size += len(k) + len(v)
+		if strings.ContainsRune(k+v, 0) || !utf8.ValidString(k+v) {
+			return 0, sender.Invalid(field, "has a NUL or invalid UTF-8")
+		}
+	}
+	return size, nil
 }
 
 func checkKey(key string) error {

@@ -122,9 +122,6 @@ func (r *reader) content(c *sender.Content, m object) {
 	r.text(&c.Text, m, "text")
 	r.text(&c.BccAddress, m, "bcc_address")
 	r.text(&c.ReturnPathDomain, m, "return_path_domain")
-	if c.ReturnPathDomain != "" && sender.CheckEmail("x@"+c.ReturnPathDomain) != nil {
-		r.keep(sender.Invalid("message.return_path_domain", "is not a host name"))
-	}
 	r.flag(&c.AutoText, m, "auto_text")
 	r.flag(&c.AutoHTML, m, "auto_html")
 	r.flag(&c.PreserveRecipients, m, "preserve_recipients")

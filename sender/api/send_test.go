@@ -58,7 +58,6 @@ func TestErrorPaths(t *testing.T) {
 		`{"headers":"x"}`: "message.headers", `{"headers":{"X":{}}}`: "message.headers.X", `{"headers":{"X":[[]]}}`: "message.headers.X",
 		`{"tags":[1,{}]}`: "message.tags[1]", `{"metadata":{"a":[]}}`: "message.metadata.a", `{"recipient_metadata":[{"values":{"a":{}}}]}`: "message.recipient_metadata[0].values.a",
 		`{"attachments":[{"content":"!"}]}`: "message.attachments[0].content", `{"images":[{},{"type":[]}]}`: "message.images[1].type",
-		`{"return_path_domain":"x y"}`: "message.return_path_domain", `{"return_path_domain":"x.y>"}`: "message.return_path_domain",
 		`{"merge_language":"jinja"}`: "message.merge_language", `{"merge_vars":[{}]}`: "message.merge_vars", `{"merge":true}`: "message.merge",
 		`{"inline_css":true}`: "message.inline_css", `{"google_analytics_domains":["x.y"]}`: "message.google_analytics_domains", `{"tracking_domain":{}}`: "message.tracking_domain",
 	} {

@@ -95,10 +95,8 @@ func TestReports(t *testing.T) {
 			}
 		})
 	}
-	for _, email := range []string{"someone-else@example.org"} { // what the reports said of others
-		if got := w.rejected(t, 1, email); got != "" {
-			t.Errorf("%s is on the list for %q", email, got)
-		}
+	if got := w.rejected(t, 1, "someone-else@example.org"); got != "" { // what the reports said of others
+		t.Errorf("a stranger is on the list for %q", got)
 	}
 }
 
@@ -135,12 +133,12 @@ func TestRefused(t *testing.T) {
 	w := open(t, pg.New(t, 1))
 	id := w.delivered(t, 1, "a@example.net")
 	good := path(1, id)
-	forged := strings.Replace(strings.Replace(good, "a", "b", 1), "2", "3", 1) // neither of these, and it would be good
+	forged := good[:10] + "a" + good[11:]
+	if forged == good {
+		forged = good[:10] + "b" + good[11:]
+	}
 	other := bounce.Key{1}.Encode(bounce.ReturnPath{Account: 1, Message: id}) + "@bounces.test"
 	for to, from := range map[string]string{good: "a@example.net", "postmaster@bounces.test": "", "b.@bounces.test": "", "b." + id.String() + "@bounces.test": "", forged: "", other: ""} {
-		if forged == good {
-			continue
-		}
 		if code := mail(t, w.addr, from, report("failed", "5.1.1"), to); code != 550 {
 			t.Errorf("from %q to %q: %d, want 550", from, to, code)
 		}
@@ -178,7 +176,7 @@ func TestOversize(t *testing.T) {
 		t.Errorf("answered %d, want 552", code)
 	}
 	w.check(t, 1, id, sender.Delivered, 0)
-	if code := mail(t, w.addr, "", body[:9<<20], path(1, id)); code != 250 { // a report that carries a large original
+	if code := mail(t, w.addr, "", body[:2<<20], path(1, id)); code != 250 { // a report that carries a large original
 		t.Errorf("answered %d", code)
 	}
 	w.check(t, 1, id, sender.Bounced, sender.EventBounced)

@@ -1,0 +1,219 @@
+package accept_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/accept"
+	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards"
+	"github.com/postrider/postrider/shards/localpg"
+	"github.com/postrider/postrider/shards/shardtest"
+)
+
+var pg = shardtest.Two()
+
+func TestMain(m *testing.M) { pg.Run(m) }
+
+// world is a door on real shards, with a note of what it told the dispatcher.
+type world struct {
+	*shardtest.Env
+	store *store.Store
+	door  *accept.Door
+
+	mu      sync.Mutex
+	room    bool // the dispatcher takes what it is offered
+	offered map[sender.ID]bool
+	handed  map[sender.ID]int
+	dropped map[sender.ID]bool // and whether it was said to be unsure
+	rung    map[string]int
+}
+
+func open(t *testing.T, e *shardtest.Env) *world {
+	t.Helper()
+	w := &world{Env: e, store: store.New(e.Shards), room: true, offered: map[sender.ID]bool{}, handed: map[sender.ID]int{},
+		dropped: map[sender.ID]bool{}, rung: map[string]int{}}
+	w.door = accept.New(accept.Config{Shards: e.Shards, Store: w.store, Life: time.Hour, Log: zap.NewNop(),
+		Reserve: w.reserve, Hand: w.hand, Drop: w.drop, Ring: w.ring})
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.door.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) reserve(account int64, ids []sender.ID, _ int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	room := w.room && account%2 == 1
+	for _, id := range ids {
+		w.offered[id] = room
+	}
+	return room
+}
+
+func (w *world) hand(_ *sender.Submission, messages []sender.Message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range messages {
+		w.handed[m.ID]++
+	}
+}
+
+func (w *world) drop(_ int64, ids []sender.ID, unsure bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		w.dropped[id] = unsure
+	}
+}
+
+func (w *world) ring(shard string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rung[shard]++
+}
+
+func mail(account int64, to ...string) *sender.Submission {
+	s := &sender.Submission{Account: account, Content: sender.Content{From: sender.Address{Email: "from@example.com"}, Subject: "s", Text: "t"}}
+	for _, email := range to {
+		s.Recipients = append(s.Recipients, sender.Recipient{Address: sender.Address{Email: email}})
+	}
+	return s
+}
+
+func (w *world) send(t *testing.T, s *sender.Submission) []accept.Result {
+	t.Helper()
+	results, err := w.door.Accept(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// stored lists what an account has in its shard.
+func (w *world) stored(t *testing.T, account int64) []store.Found {
+	t.Helper()
+	now := time.Now()
+	found, err := w.store.Search(context.Background(), account, store.Query{From: now.Add(-time.Hour), To: now.Add(time.Hour), Limit: 10_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func kind(err error) sender.ErrorKind {
+	var e *sender.Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}
+
+func exec(t *testing.T, dsn, sql string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(context.Background(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	if _, err := c.Exec(context.Background(), sql); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// server is the DSN of the server that holds an account.
+func (w *world) server(t *testing.T, account int64) string {
+	t.Helper()
+	for _, s := range w.Servers {
+		if s.Name == w.Shards.Of(account).Server.Name {
+			return s.DSN
+		}
+	}
+	t.Fatal("no such server")
+	return ""
+}
+
+// elsewhere is an account in another shard of the same server.
+func (w *world) elsewhere(t *testing.T, account int64) int64 {
+	t.Helper()
+	sh := w.Shards.Of(account)
+	for a := account + 1; a < account+1000; a++ {
+		if other := w.Shards.Of(a); other != sh && other.Server == sh.Server {
+			return a
+		}
+	}
+	t.Fatal("no such account")
+	return 0
+}
+
+// private has two shards on a Postgres of this test alone, which can be stopped and started again.
+func private(t *testing.T) (e *shardtest.Env, stop, start func()) {
+	t.Helper()
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "postrider-own-")
+	if err == nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	bin, err := localpg.Find(ctx, filepath.Join(cache, "postrider"), os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := localpg.DefaultSettings(1<<30, "shards")
+	settings["fsync"] = "off"
+	var server *localpg.Server
+	start = func() {
+		server, err = localpg.Start(ctx, localpg.Config{Name: "own", Dir: filepath.Join(dir, "own"), Binaries: bin, Settings: settings})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop = func() { _ = server.Stop(ctx) }
+	start()
+	t.Cleanup(func() { stop(); _ = os.RemoveAll(dir) })
+	exec(t, server.DSN("postgres"), "create database directory")
+	e = &shardtest.Env{Directory: server.DSN("directory"), Servers: []shards.ServerSpec{{Name: "own", DSN: server.DSN("postgres")}}}
+	if err := shards.Setup(ctx, e.Directory, e.Servers, 2); err != nil {
+		t.Fatal(err)
+	}
+	e.Shards = e.Open(t, shards.Config{Log: zap.NewNop()})
+	if err := e.Shards.Migrate(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	return e, stop, start
+}
+
+func within(t *testing.T, d time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline, tick := time.After(d), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited %v for %s", d, what)
+		case <-tick.C:
+		}
+	}
+}
