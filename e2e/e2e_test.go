@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +20,8 @@ import (
 	"time"
 )
 
-// binary is the program under test, built by TestMain into a folder that every user can reach.
+// binaryEnv names the program under test. TestMain builds it into a folder that every user can reach, unless it is
+// set: then that program is tested as it is.
 const binaryEnv = "POSTRIDER_E2E_BINARY"
 
 func TestMain(m *testing.M) {
@@ -32,6 +34,13 @@ func TestMain(m *testing.M) {
 }
 
 func build(m *testing.M) (int, error) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // most tests wait for the program
+		return 1, err
+	}
+	if os.Getenv(binaryEnv) != "" {
+		return m.Run(), nil
+	}
 	folder, err := os.MkdirTemp("", "postrider-e2e-")
 	if err != nil {
 		return 1, err
@@ -113,10 +122,28 @@ func devArgs(dir string, more ...string) []string {
 // start runs postrider dev on a folder until the test ends.
 func start(t *testing.T, dir string, more ...string) *dev {
 	t.Helper()
+	return startAs(t, dir, nil, more...)
+}
+
+// startAs is start as another user.
+func startAs(t *testing.T, dir string, user *syscall.Credential, more ...string) *dev {
+	t.Helper()
+	_ = os.Remove(dir + ".ready")
+	d := begin(t, dir, user, more...)
+	d.waitReady(t)
+	return d
+}
+
+// begin is startAs without waiting.
+func begin(t *testing.T, dir string, user *syscall.Credential, more ...string) *dev {
+	t.Helper()
 	d := &dev{dir: dir, output: &tail{}, ended: make(chan struct{})}
 	d.cmd = exec.Command(os.Getenv(binaryEnv), devArgs(dir, more...)...)
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
-	_ = os.Remove(dir + ".ready")
+	if user != nil {
+		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
+		d.cmd.Dir, d.cmd.Env = filepath.Dir(dir), []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(dir)}
+	}
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -127,16 +154,20 @@ func start(t *testing.T, dir string, more ...string) *dev {
 			t.Logf("what postrider printed:\n%s", d.output)
 		}
 	})
+	return d
+}
+
+func (d *dev) waitReady(t *testing.T) {
+	t.Helper()
 	wait(t, 60*time.Second, "postrider dev to be ready", func() bool {
 		select {
 		case <-d.ended:
 			t.Fatalf("postrider dev ended:\n%s", d.output)
 		default:
 		}
-		b, err := os.ReadFile(dir + ".ready")
-		return err == nil && json.Unmarshal(b, d) == nil
+		b, err := os.ReadFile(d.dir + ".ready")
+		return err == nil && json.Unmarshal(b, d) == nil && d.PID == d.cmd.Process.Pid
 	})
-	return d
 }
 
 // stop ends it by SIGTERM and holds it to the promise: 10 s, exit 0, no ready file.
