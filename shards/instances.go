@@ -21,11 +21,12 @@ const (
 type Instance struct {
 	ID    [16]byte
 	Floor [16]byte // nothing that was born claimed and is still in its hands has a smaller id
+	Gone  bool     // long enough that nothing it had sent to the server can still be committed
 }
 
 const (
 	beatSQL   = `insert into postrider.instances (id, floor) values ($1, $2) on conflict (id) do update set seen_at = now(), floor = $2`
-	deadSQL   = `select id, floor from postrider.instances where id <> $1 and ($2 or seen_at < now() - make_interval(secs => $3))`
+	deadSQL   = `select id, floor, seen_at < now() - interval '3 minutes' from postrider.instances where id <> $1 and ($2 or seen_at < now() - make_interval(secs => $3))`
 	forgetSQL = `delete from postrider.instances where id = $1`
 )
 
@@ -60,16 +61,16 @@ func (s *Shards) Beat(ctx context.Context) {
 			}
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
-			at := time.Now()
+			at := time.Since(v.begun)
 			if _, err := v.pool.Exec(ctx, beatSQL, s.cfg.Instance, floor); err != nil {
 				v.failed(err)
 				v.log.Debug("heartbeat not stored", zap.Error(err))
 				return nil
 			}
 			if !v.Beating(Quiet) {
-				v.beats.Store(at.UnixNano())
+				v.beats.Store(int64(at))
 			}
-			v.beat.Store(at.UnixNano())
+			v.beat.Store(int64(at))
 			return nil
 		})
 	}
@@ -79,7 +80,7 @@ func (s *Shards) Beat(ctx context.Context) {
 // Dead lists the instances of a server whose claims may be freed. After a server was away, none: nobody could store a
 // heartbeat meanwhile, and the living need time to be seen again.
 func (s *Shards) Dead(ctx context.Context, v *Server) ([]Instance, error) {
-	if !s.cfg.Sole && time.Since(time.Unix(0, v.beats.Load())) < Silent {
+	if !s.cfg.Sole && (!v.Beating(Quiet) || time.Since(v.begun)-time.Duration(v.beats.Load()) < Silent) {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -2,6 +2,7 @@ package shards
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/postrider/postrider/schema"
@@ -178,9 +180,16 @@ func (s *Shards) Migrate(ctx context.Context, progress Progress) error {
 	}
 	todo := slices.DeleteFunc(slices.Clone(s.Map().Shards()), func(sh *Shard) bool { return slices.Contains(done, sh.Name) })
 	for _, v := range s.Map().Servers() {
-		if err := applyTo(ctx, v.dsn, "postrider", "server", nil); err != nil {
+		err := applyTo(ctx, v.dsn, "postrider", "server", nil)
+		if err == nil {
+			continue
+		}
+		var newer *NewerError
+		if errors.As(err, &newer) || slices.ContainsFunc(todo, func(sh *Shard) bool { return sh.Server == v }) {
 			return fmt.Errorf("migrate server %s: %w", v.Name, err)
 		}
+		s.cfg.Log.Warn("server not looked at, all its shards are up to date", zap.String("server", v.Name), zap.Error(err))
+		v.failed(err)
 	}
 	if len(todo) == 0 {
 		return nil

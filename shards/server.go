@@ -24,10 +24,11 @@ type Server struct {
 	log     *zap.Logger
 	metrics *metrics
 
-	open    atomic.Bool  // the breaker: true while the server does not answer
-	probing atomic.Bool  // a probe is under way
-	beat    atomic.Int64 // Unix nanoseconds of the last heartbeat that was stored
-	beats   atomic.Int64 // and of the first since they have come without a gap
+	open    atomic.Bool // the breaker: true while the server does not answer
+	probing atomic.Bool // a probe is under way
+	begun   time.Time
+	beat    atomic.Int64 // time from begun to the last heartbeat that was stored, by the monotonic clock; 0 for none
+	beats   atomic.Int64 // and to the first since they have come without a gap
 	ctx     context.Context
 	stop    context.CancelFunc
 
@@ -79,7 +80,7 @@ func newServer(name, dsn string, cfg Config, m *metrics) (*Server, error) {
 	} {
 		wc.RuntimeParams[k] = v
 	}
-	v := &Server{Name: name, dsn: dsn, pool: pool, config: wc, log: cfg.Log.With(zap.String("server", name)), metrics: m,
+	v := &Server{Name: name, begun: time.Now(), dsn: dsn, pool: pool, config: wc, log: cfg.Log.With(zap.String("server", name)), metrics: m,
 		writers: make(chan *writer, writerConns), inUse: map[string]int{}, limit: max(int(cfg.PoolConns)/2, 1)}
 	v.ctx, v.stop = context.WithCancel(context.Background())
 	for range writerConns {
@@ -106,7 +107,8 @@ func (v *Server) Up() bool { return !v.open.Load() }
 // Beating says that this instance's heartbeat was stored here less than d ago, so that nobody has
 // freed its claims.
 func (v *Server) Beating(d time.Duration) bool {
-	return time.Since(time.Unix(0, v.beat.Load())) < d
+	at := v.beat.Load()
+	return at > 0 && time.Since(v.begun)-time.Duration(at) < d
 }
 
 // writer is a connection that alone holds the prepared statements of each shard.

@@ -141,8 +141,8 @@ func (c *config) check(path string) error {
 		return wrong("queue", "needs dir (embedded) or url (external)")
 	case c.Queue.Dir != "" && c.Queue.Listen != "" && c.Queue.Token == "":
 		return wrong("queue.token", "is missing: with listen, others can reach the queue")
-	case c.RetentionDays < 1:
-		return wrong("retention_days", "must be at least 1: older mail is deleted")
+	case c.RetentionDays < 1 || time.Duration(c.RetentionDays)*24*time.Hour <= c.Delivery.Life.Duration:
+		return wrong("retention_days", "must be at least 1 and longer than delivery.life: older mail is deleted")
 	case len(c.Delivery.Retry) == 0 || slices.Min(c.delays()) < time.Second:
 		return wrong("delivery", "needs at least one retry, and retry, life, command_timeout and sweep of a second or more")
 	case c.Log.Format != "json" && c.Log.Format != "console":

@@ -43,7 +43,7 @@ comment on table messages is 'fillfactor=80';
 -- What is due: rows in nobody's hands, and rows claimed again after their birth.
 create index messages_due on messages (next_attempt_at) where next_attempt_at is not null;
 -- Finds what a dead instance was born with, by its floor, without a cost on insert.
-create index messages_brin on messages using brin (id) with (pages_per_range = 16);
+create index messages_brin on messages using brin (id) with (pages_per_range = 16, autosummarize = on);
 
 create table search (
     account_id bigint not null,

@@ -91,7 +91,14 @@ func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, er
 	if err := check(sub); err != nil {
 		return nil, err
 	}
-	sub.ID = sender.NewID()
+	if sub.IdempotencyKey != "" {
+		unlock, err := d.keys.lock(ctx, fmt.Sprint(sub.Account, " ", sub.IdempotencyKey))
+		if err != nil {
+			return nil, sender.Unavailable(err)
+		}
+		defer unlock()
+	}
+	sub.ID = sender.NewID() // after the wait: what is reserved must not be older than the floor of a heartbeat
 	results, accepted, err := d.prepare(sub)
 	if err != nil {
 		return nil, err
@@ -231,7 +238,7 @@ func (d *Door) handOver(a *store.Accepted) {
 		var gone []sender.ID
 		live = nil
 		for _, m := range a.Messages {
-			if m.State == sender.Rejected {
+			if _, no := a.Rejected[m.ID]; no {
 				gone = append(gone, m.ID)
 			} else {
 				live = append(live, m)
@@ -265,11 +272,6 @@ func (d *Door) settle(a *store.Accepted, results []Result) []Result {
 // once stores under an idempotency key, or gives the first answer again.
 func (d *Door) once(ctx context.Context, a *store.Accepted, results []Result) ([]Result, error) {
 	sub := a.Submission
-	unlock, err := d.keys.lock(ctx, fmt.Sprint(sub.Account, " ", sub.IdempotencyKey))
-	if err != nil {
-		return nil, sender.Unavailable(err)
-	}
-	defer unlock()
 	d.reserve(a)
 	known, err := d.cfg.Store.AcceptOnce(ctx, a, func() ([]byte, error) { return json.Marshal(d.settle(a, results)) })
 	if a.Claimed && (err != nil || known != nil) {

@@ -172,6 +172,9 @@ func (a *API) serve(m method) echo.HandlerFunc {
 		raw, release, err := a.read(r)
 		defer release()
 		if err != nil {
+			if errors.Is(err, errBusy) { // a client reads the answer when it has sent its body: closing before that shows it a reset
+				_, _ = io.CopyN(io.Discard, r.Body, maxBody)
+			}
 			return a.fail(c, err)
 		}
 		body, err := decode(r.Header.Get("Content-Type"), raw)
@@ -207,6 +210,9 @@ func (a *API) read(r *http.Request) (body []byte, release func(), err error) {
 	for {
 		if len(body) == cap(body) {
 			more := int64(min(cap(body), maxBody+1-cap(body)))
+			if cap(body) >= 1<<20 && r.ContentLength > 0 { // it is in earnest: the rest at once, so that nobody holds half and waits
+				more = max(more, r.ContentLength+1-int64(cap(body)))
+			}
 			if more <= 0 {
 				return nil, release, tooLarge()
 			}
@@ -227,12 +233,14 @@ func (a *API) read(r *http.Request) (body []byte, release func(), err error) {
 	}
 }
 
+var errBusy = errors.New("too many large requests at once")
+
 // hold waits a little for memory that other large requests have.
 func (a *API) hold(ctx context.Context, bytes int64) error {
 	ctx, cancel := context.WithTimeout(ctx, bodyWait)
 	defer cancel()
 	if a.bodies.Acquire(ctx, bytes) != nil {
-		return sender.Unavailable(errors.New("too many large requests at once"))
+		return sender.Unavailable(errBusy)
 	}
 	return nil
 }

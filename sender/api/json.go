@@ -78,6 +78,7 @@ func scanShape(b []byte) error {
 				}
 			}
 		case '{', '[':
+			values++
 			if depth++; depth > maxDepth {
 				return malformed("the JSON is nested deeper than %d levels, at byte %d", maxDepth, i)
 			}

@@ -68,7 +68,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 func TestDecodeLimits(t *testing.T) {
 	nested := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
-	values := func(n int) string { return `{"a":[` + strings.Repeat("0,", n-1) + `0]}` }
+	values := func(n int) string { return `{"a":[` + strings.Repeat("0,", n-3) + `0]}` } // and two brackets, a name
 	names := func(n int) string { return "a" + strings.Repeat("[b]", n-1) + "=1" }
 	fields := func(n int) string { return strings.Repeat("a=1&", n-1) + "a=1" }
 	for _, c := range []struct {

@@ -41,8 +41,12 @@ type userInfo struct {
 	Stats       map[string]window `json:"stats"`
 }
 
+const usersInfoLimit = 4 * time.Second
+
 // usersInfo is users/info; its windows are counted from the search rows of the last 90 days.
 func (a *API) usersInfo(ctx context.Context, c *call) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, usersInfoLimit)
+	defer cancel()
 	accounts, err := a.cfg.Shards.Accounts(ctx, c.key.Account)
 	if err != nil {
 		return nil, sender.Unavailable(err)

@@ -3,7 +3,9 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,6 +20,12 @@ import (
 // attempt makes one attempt at a message and has it recorded. The message stays in hand until the record is
 // durable: a crash before that means one more attempt with the same Message-ID, never a loss.
 func (d *Dispatcher) attempt(it *item) {
+	defer func() {
+		if p := recover(); p != nil { // one bad mail must not end the process, and then the next one
+			d.cfg.Log.Error("attempt panicked", zap.Stringer("message", it.m.ID), zap.String("panic", fmt.Sprintf("%T", p)), zap.ByteString("stack", debug.Stack()))
+			d.record(it, internalError("attempt"))
+		}
+	}()
 	sh := d.cfg.Shards.Map().Shard(it.shard)
 	if sh == nil || !sh.Server.Beating(shards.Quiet) {
 		d.forget(it) // another instance may soon free our claims there, so nothing new is begun
@@ -27,13 +35,6 @@ func (d *Dispatcher) attempt(it *item) {
 		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: "the message's life is over"}})
 		return
 	}
-	if weight := d.weight(it); weight > 0 {
-		if err := d.large.Acquire(d.ctx, weight); err != nil {
-			d.forget(it)
-			return
-		}
-		defer d.large.Release(weight)
-	}
 	envelope, err := d.envelope(it)
 	if err != nil {
 		if errors.Is(err, shards.ErrUnavailable) || d.ctx.Err() != nil {
@@ -42,7 +43,7 @@ func (d *Dispatcher) attempt(it *item) {
 		}
 		// Never undeliverable by our own fault: what cannot be composed is tried again and shows in the log.
 		d.cfg.Log.Error("message not composed", zap.Stringer("message", it.m.ID), zap.Error(err))
-		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.3.0", Stage: "compose", Text: "internal error"}})
+		d.record(it, internalError("compose"))
 		return
 	}
 	out := d.cfg.Deliver.Deliver(d.ctx, envelope)
@@ -53,26 +54,8 @@ func (d *Dispatcher) attempt(it *item) {
 	d.record(it, out)
 }
 
-// smallContent is the size up to which a content's attempts are not counted: all that can be under way together stay
-// within the memory of some hundred megabytes.
-const smallContent = 64 << 10
-
-// weight is about the memory that an attempt at a large message takes: the content and its composed form, twice. One
-// submission with a large file for a thousand domains must not become a thousand copies of it at once.
-func (d *Dispatcher) weight(it *item) int64 {
-	size := it.size
-	if c := it.content; c != nil {
-		size = len(c.Text) + len(c.HTML)
-		for _, list := range [][]sender.Attachment{c.Attachments, c.Images} {
-			for _, f := range list {
-				size += len(f.Content)
-			}
-		}
-	}
-	if size <= smallContent {
-		return 0
-	}
-	return int64(min(4*size, d.cfg.RoomBytes))
+func internalError(stage string) sender.Outcome {
+	return sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.3.0", Stage: stage, Text: "internal error"}}
 }
 
 func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
@@ -167,7 +150,7 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) (more bool) {
 			d.doubt(shard)
 			d.mu.Unlock()
 		}
-		return true
+		return false // the sweeper rings again
 	}
 	d.mu.Lock()
 	for _, c := range claimed {

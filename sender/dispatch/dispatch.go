@@ -44,16 +44,16 @@ type Dispatcher struct {
 	cfg     Config
 	metrics *metrics
 	clock   *clock
-	large   *semaphore.Weighted // bytes of contents fetched for their attempt
+	large   *semaphore.Weighted // bytes that attempts at large messages take
 
 	claims  sync.RWMutex // held for reading from a claim's commit until its messages are in held
 	mu      sync.Mutex
 	held    map[sender.ID]int // in hand, with the bytes they stand for
 	bytes   int
 	lanes   map[string]*lane
-	rung    map[string]bool        // shards to ring for
-	crowd   map[string][]sender.ID // by shard: what its domain has no place for, to be given back
-	suspect map[string]time.Time   // shards that may hold claims nobody knows of: when we last had to doubt
+	rung    map[string]bool   // shards to ring for
+	crowd   map[string][]away // by shard: what its domain has no place for, to be given back
+	suspect map[string]doubts // shards that may hold claims nobody knows of
 	closing bool
 	ctx     context.Context // of attempts
 	work    sync.WaitGroup
@@ -69,7 +69,7 @@ func New(cfg Config) *Dispatcher {
 		cfg.SweepEvery = 15 * time.Second
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]int{}, lanes: map[string]*lane{},
-		rung: map[string]bool{}, crowd: map[string][]sender.ID{}, suspect: map[string]time.Time{}, ctx: context.Background()}
+		rung: map[string]bool{}, crowd: map[string][]away{}, suspect: map[string]doubts{}, ctx: context.Background()}
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
 }
@@ -95,8 +95,15 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.mu.Unlock()
 	var g errgroup.Group
 	g.Go(func() error { return d.bells(ctx) })
+	g.Go(func() error { return d.giveBack(ctx) })
 	g.Go(func() error { return d.sweep(ctx) })
-	g.Go(func() error { return d.clock.run(ctx, func(shard string) { d.claim(ctx, shard) }) })
+	g.Go(func() error {
+		return d.clock.run(ctx, func(shard string) {
+			if d.claim(ctx, shard) {
+				d.Ring(shard) // there may be more
+			}
+		})
+	})
 	g.Go(func() error {
 		return d.cfg.Queue.Run(ctx, map[string]jobs.Handler{JobDeliver: {Do: d.handle, Concurrency: 4, Timeout: time.Minute}})
 	})
@@ -110,10 +117,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 func (d *Dispatcher) stop(cut func()) {
 	d.mu.Lock()
 	d.closing = true
-	waiting := map[string][]sender.ID{}
+	waiting := map[string][]store.Ref{}
 	for _, l := range d.lanes {
 		for _, it := range l.waiting {
-			waiting[it.shard] = append(waiting[it.shard], it.m.ID)
+			waiting[it.shard] = append(waiting[it.shard], it.ref())
 		}
 		l.waiting = nil
 	}
@@ -128,9 +135,9 @@ func (d *Dispatcher) stop(cut func()) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	for shard, ids := range waiting {
-		if err := d.cfg.Store.Release(ctx, shard, ids, 0, false); err != nil {
-			d.cfg.Log.Warn("claims not given back, the next start frees them", zap.String("shard", shard), zap.Int("messages", len(ids)), zap.Error(err))
+	for shard, refs := range waiting {
+		if err := d.cfg.Store.Release(ctx, shard, refs, 0, false); err != nil {
+			d.cfg.Log.Warn("claims not given back, the next start frees them", zap.String("shard", shard), zap.Int("messages", len(refs)), zap.Error(err))
 		}
 	}
 }
@@ -163,11 +170,6 @@ func (d *Dispatcher) Drop(account int64, ids []sender.ID, unsure bool) {
 	if unsure {
 		d.doubt(d.cfg.Shards.Of(account).Name)
 	}
-}
-
-// doubt notes that a shard may hold a claim of ours that is in nobody's memory. The caller holds mu.
-func (d *Dispatcher) doubt(shard string) {
-	d.suspect[shard] = time.Now()
 }
 
 func (d *Dispatcher) letGo(id sender.ID) {

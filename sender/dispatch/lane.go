@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/store"
 )
 
 // item is a message in hand.
@@ -19,10 +20,14 @@ type item struct {
 	shard   string
 }
 
+func (it *item) ref() store.Ref { return store.Ref{Account: it.m.Account, ID: it.m.ID} }
+
 // lane holds what waits for one recipient domain. A slow or hanging domain fills its own lane only.
 type lane struct {
 	waiting []*item
 	running int
+	large   int64 // bytes that its large messages under way take
+	turned  int   // messages turned away since nothing waited
 }
 
 // begin starts a message, or lets it wait for its domain.
@@ -41,7 +46,7 @@ func (d *Dispatcher) begin(it *item) {
 		l.waiting = append(l.waiting, it)
 		return
 	default: // a slow domain must not fill the room that the others need
-		d.crowd[it.shard] = append(d.crowd[it.shard], it.m.ID)
+		d.turnAway(l, it)
 		return
 	}
 	l.running++
@@ -50,7 +55,7 @@ func (d *Dispatcher) begin(it *item) {
 
 func (d *Dispatcher) runLane(domain string, l *lane, it *item) {
 	for it != nil {
-		d.attempt(it)
+		d.carry(l, it)
 		it = d.next(domain, l)
 	}
 }
@@ -65,36 +70,71 @@ func (d *Dispatcher) next(domain string, l *lane) *item {
 		return it
 	}
 	l.running--
+	l.turned = 0
 	if l.running == 0 && len(l.waiting) == 0 {
 		delete(d.lanes, domain)
 	}
 	return nil
 }
 
-// crowded is about how long a message stays out of hand that found its domain crowded. Half of it is chance, so that
-// what was given back together does not come back together.
-const crowded = 20 * time.Second
+// crowded is about how long a message stays out of hand that found its domain crowded; the more were turned away before
+// it, the longer, so that a backlog of any length costs the same. Half of the time is chance.
+const (
+	crowded     = 20 * time.Second
+	crowdedMost = 30 * time.Minute
+)
 
-// giveBackCrowd returns to their shards the messages that their domain has no place for, no attempt counted.
-func (d *Dispatcher) giveBackCrowd(ctx context.Context) {
-	d.mu.Lock()
-	crowd := d.crowd
-	d.crowd = map[string][]sender.ID{}
-	d.mu.Unlock()
-	for shard, ids := range crowd {
-		after := crowded/2 + rand.N(crowded)
-		err := d.cfg.Store.Release(ctx, shard, ids, after, false)
+// away is a message to be given back to its shard, to be due after a while.
+type away struct {
+	ref   store.Ref
+	after time.Duration
+}
+
+// turnAway has a message given back, no attempt counted. The caller holds mu.
+func (d *Dispatcher) turnAway(l *lane, it *item) {
+	rounds := time.Duration(1 + l.turned/d.cfg.Waiting)
+	l.turned++
+	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), min(crowded*rounds, crowdedMost)})
+}
+
+// giveBack returns to their shards the messages that were turned away.
+func (d *Dispatcher) giveBack(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 		d.mu.Lock()
-		for _, id := range ids {
-			d.letGo(id)
-		}
-		if err != nil {
-			d.cfg.Log.Debug("crowded messages not given back, the sweeper frees them", zap.String("shard", shard), zap.Error(err))
-			d.doubt(shard)
-		}
+		crowd := d.crowd
+		d.crowd = map[string][]away{}
 		d.mu.Unlock()
-		if err == nil {
-			d.clock.set(shard, time.Now().Add(after))
+		for shard, list := range crowd {
+			byWait := map[time.Duration][]store.Ref{}
+			for _, a := range list {
+				byWait[a.after] = append(byWait[a.after], a.ref)
+			}
+			for after, refs := range byWait {
+				d.release(ctx, shard, refs, after/2+rand.N(after))
+			}
 		}
+	}
+}
+
+func (d *Dispatcher) release(ctx context.Context, shard string, refs []store.Ref, after time.Duration) {
+	err := d.cfg.Store.Release(ctx, shard, refs, after, false)
+	d.mu.Lock()
+	for _, r := range refs {
+		d.letGo(r.ID)
+	}
+	if err != nil {
+		d.cfg.Log.Debug("messages not given back, the sweeper frees them", zap.String("shard", shard), zap.Error(err))
+		d.doubt(shard)
+	}
+	d.mu.Unlock()
+	if err == nil {
+		d.clock.set(shard, time.Now().Add(after))
 	}
 }

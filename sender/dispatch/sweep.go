@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -10,16 +11,19 @@ import (
 
 	"github.com/postrider/postrider/jobs"
 	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards"
 )
 
 // handle answers a bell: it claims what is due in the shard until nothing is left.
 func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
 	for d.claim(ctx, j.Shard) {
+		sh := d.cfg.Shards.Map().Shard(j.Shard)
+		if sh == nil || !sh.Server.Up() || !sh.Server.Beating(shards.Quiet) {
+			return jobs.Done() // the sweeper rings again when the server is back
+		}
 		if d.room() < d.cfg.Room/10 || ctx.Err() != nil {
 			return jobs.Snooze(500 * time.Millisecond) // full: it is nobody's failure
-		}
-		if sh := d.cfg.Shards.Map().Shard(j.Shard); sh == nil || !sh.Server.Up() {
-			return jobs.Done() // the sweeper rings again when the server is back
 		}
 	}
 	return jobs.Done()
@@ -35,7 +39,6 @@ func (d *Dispatcher) bells(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		d.giveBackCrowd(ctx)
 		d.mu.Lock()
 		var out []jobs.Job
 		for shard := range d.rung {
@@ -96,15 +99,31 @@ func (d *Dispatcher) freeDead(ctx context.Context) {
 				}
 				freed += n
 			}
-			if all && d.cfg.Shards.Forget(ctx, v, instance.ID) == nil {
+			if all && instance.Gone && d.cfg.Shards.Forget(ctx, v, instance.ID) == nil {
 				d.cfg.Log.Info("claims of an ended instance freed", zap.String("server", v.Name), zap.Int64("messages", freed))
 			}
 		}
 	}
 }
 
-// settled is the age at which a claim's commit has long been answered one way or the other.
-const settled = 15 * time.Second
+const (
+	settled = 15 * time.Second // the age at which a claim is in memory, or lost
+	// A commit on a connection that broke half-way can reach the server minutes later.
+	trust = 3 * time.Minute
+)
+
+// doubts are when we first and last had reason to think that a shard holds a claim of ours that is in nobody's memory.
+type doubts struct{ first, last time.Time }
+
+// doubt notes such a reason. The caller holds mu.
+func (d *Dispatcher) doubt(shard string) {
+	at := d.suspect[shard]
+	at.last = time.Now()
+	if at.first.IsZero() {
+		at.first = at.last
+	}
+	d.suspect[shard] = at
+}
 
 // freeSuspect gives back what is ours by the rows and in nobody's memory. A shard stays suspect until everything made
 // up to our last doubt has been looked at.
@@ -112,44 +131,52 @@ func (d *Dispatcher) freeSuspect(ctx context.Context) {
 	d.mu.Lock()
 	suspect := maps.Clone(d.suspect)
 	d.mu.Unlock()
-	for shard, doubted := range suspect {
-		before := time.Now().Add(-settled)
-		if err := d.freeLost(ctx, shard, before); err != nil || doubted.After(before) {
+	for shard, at := range suspect {
+		// What was lost was made at most seconds before we doubted, or was claimed by its row, which Held finds at any age.
+		floor := sender.IDAt(at.first.Add(-time.Minute))
+		if err := d.freeLost(ctx, shard, floor, time.Now().Add(-settled)); err != nil || time.Since(at.last) < trust {
 			continue
 		}
 		d.mu.Lock()
-		if d.suspect[shard].Equal(doubted) {
+		if d.suspect[shard] == at {
 			delete(d.suspect, shard)
 		}
 		d.mu.Unlock()
 	}
 }
 
-func (d *Dispatcher) freeLost(ctx context.Context, shard string, before time.Time) error {
+func (d *Dispatcher) freeLost(ctx context.Context, shard string, floor sender.ID, before time.Time) error {
 	d.claims.Lock() // a claim that is just being made must not look like a lost one
 	defer d.claims.Unlock()
-	ids, err := d.cfg.Store.Held(ctx, shard, sender.ID(d.cfg.Shards.Instance()), before)
+	refs, err := d.cfg.Store.Held(ctx, shard, floor, before)
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
-	lost := ids[:0]
-	for _, id := range ids {
-		if _, ok := d.held[id]; !ok {
-			lost = append(lost, id)
+	more := len(refs) == store.MaxHeld
+	lost := refs[:0]
+	for _, r := range refs {
+		if _, ok := d.held[r.ID]; !ok {
+			lost = append(lost, r)
 		}
 	}
 	d.mu.Unlock()
 	if len(lost) == 0 {
-		return nil
+		return nil // even of a full page: nothing of it was lost, and only what is lost piles up
 	}
 	if err := d.cfg.Store.Release(ctx, shard, lost, 0, true); err != nil {
 		return err
 	}
 	d.cfg.Log.Info("claims without an owner freed", zap.String("shard", shard), zap.Int("messages", len(lost)))
 	d.Ring(shard)
+	if more {
+		return errMore
+	}
 	return nil
 }
+
+// errMore keeps a shard suspect: not all that we hold in it fitted on one page.
+var errMore = errors.New("more claims are to be looked at")
 
 func (d *Dispatcher) ringDue(ctx context.Context) {
 	var oldest time.Time

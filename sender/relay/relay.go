@@ -32,7 +32,8 @@ type Config struct {
 // The limits of a session.
 const (
 	maxReport   = 10 << 20 // bytes; a bounce may carry the whole original
-	maxLine     = 4096     // bytes of a command or of a line of data
+	maxParsed   = 512 << 10
+	maxLine     = 4096 // bytes of a command or of a line of data
 	maxRcpts    = 10
 	idle        = 60 * time.Second
 	session     = 3 * time.Minute // from connect to the end
@@ -108,7 +109,10 @@ func (s *reportSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 }
 
 func (s *reportSession) Data(body io.Reader) error {
-	raw, err := io.ReadAll(body)
+	raw, err := io.ReadAll(io.LimitReader(body, maxParsed)) // the report comes first, the original after it
+	if err == nil {
+		_, err = io.Copy(io.Discard, body)
+	}
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ const (
 	complaintLife  = 365 * 24 * time.Hour
 )
 
+// errEarly is a report that overtook the record of its delivery: its sender tries again, and by then that is there.
+var errEarly = errors.New("the delivery is not recorded yet")
+
 // take turns a report into a fact and waits until it is durable. Who is put on the do-not-send list is the
 // message's own recipient: what the report says of it is the other side's word.
 func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
@@ -43,6 +46,9 @@ func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
 	}
 	if err != nil {
 		return err
+	}
+	if !m.State.Final() {
+		return errEarly
 	}
 	if f.Reason != "" {
 		f.Reject = m.Recipient.Email

@@ -42,12 +42,13 @@ update messages set claimed_by = null, state = case when attempt > 1 then 3 else
 where claimed_by = $1 and (id >= $2 or next_attempt_at is not null)`
 
 	heldSQL = `
-select id from messages where claimed_by = $1 and (id >= $2 or next_attempt_at is not null) and id < $3 limit 10000`
+select account_id, id from messages where claimed_by = $1 and (id >= $2 or next_attempt_at is not null) and id < $3 limit 10000`
 
 	releaseSQL = `
-update messages set claimed_by = null, state = case when attempt - $4::smallint > 0 then 3 else 1 end,
+update messages m set claimed_by = null, state = case when attempt - $4::smallint > 0 then 3 else 1 end,
   attempt = attempt - $4::smallint, next_attempt_at = now() + make_interval(secs => $5)
-where claimed_by = $1 and id = any($2) and id >= $3`
+from unnest($2::uuid[], $6::int8[]) as u(id, account_id)
+where m.account_id = u.account_id and m.id = u.id and m.claimed_by = $1 and m.id >= $3`
 
 	dueSQL = `
 select min(next_attempt_at) from messages where next_attempt_at <= now() and claimed_by is null`
@@ -94,19 +95,28 @@ func (s *Store) Free(ctx context.Context, shard string, dead shards.Instance) (i
 	return n, err
 }
 
+// Ref names a message.
+type Ref struct {
+	Account int64
+	ID      sender.ID
+}
+
+// MaxHeld is how many messages Held lists at once.
+const MaxHeld = 10_000
+
 // Held lists what this instance holds in a shard by its rows, made before a time: a claim whose commit was
 // never confirmed is here and in nobody's memory.
-func (s *Store) Held(ctx context.Context, shard string, floor sender.ID, before time.Time) ([]sender.ID, error) {
-	var out []sender.ID
+func (s *Store) Held(ctx context.Context, shard string, floor sender.ID, before time.Time) ([]Ref, error) {
+	var out []Ref
 	err := s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, heldSQL, s.shards.Instance(), [16]byte(floor), [16]byte(sender.IDAt(before)))
 		if err != nil {
 			return err
 		}
-		out, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (sender.ID, error) {
-			var id [16]byte
-			err := r.Scan(&id)
-			return id, err
+		out, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (Ref, error) {
+			var ref Ref
+			err := r.Scan(&ref.Account, (*[16]byte)(&ref.ID))
+			return ref, err
 		})
 		return err
 	})
@@ -115,23 +125,23 @@ func (s *Store) Held(ctx context.Context, shard string, floor sender.ID, before 
 
 // Release gives back some of this instance's own claims, to be due after a while. made says that the attempt they
 // were claimed for may have been made, and so stays counted.
-func (s *Store) Release(ctx context.Context, shard string, ids []sender.ID, after time.Duration, made bool) error {
-	if len(ids) == 0 {
+func (s *Store) Release(ctx context.Context, shard string, refs []Ref, after time.Duration, made bool) error {
+	if len(refs) == 0 {
 		return nil
 	}
 	unmade := int16(1)
 	if made {
 		unmade = 0
 	}
-	lowest, raw := ids[0], make([][16]byte, len(ids))
-	for i, id := range ids {
-		raw[i] = id
-		if string(id[:]) < string(lowest[:]) {
-			lowest = id
+	lowest, ids, accounts := refs[0].ID, make([][16]byte, len(refs)), make([]int64, len(refs))
+	for i, r := range refs {
+		ids[i], accounts[i] = r.ID, r.Account
+		if string(r.ID[:]) < string(lowest[:]) {
+			lowest = r.ID
 		}
 	}
 	return s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), raw, [16]byte(lowest), unmade, after.Seconds())
+		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), ids, [16]byte(lowest), unmade, after.Seconds(), accounts)
 		return err
 	})
 }

@@ -63,6 +63,7 @@ type acceptRow struct {
 func encodeAccepted(p *shards.Params, items []*Accepted, me [16]byte) {
 	n, bytes := 0, 0
 	for _, it := range items {
+		it.Rejected = nil // of an earlier try
 		n += len(it.Messages)
 		bytes += len(it.Body)
 	}
@@ -134,7 +135,6 @@ func (a *Accepted) reject(i int, why sender.RejectReason) {
 		a.Rejected = map[sender.ID]sender.RejectReason{}
 	}
 	a.Rejected[a.Messages[i].ID] = why
-	a.Messages[i].State = sender.Rejected
 }
 
 // Repeat is what a send with a known idempotency key was answered at first.

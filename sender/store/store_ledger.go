@@ -47,9 +47,12 @@ s as (
   update @search x set state = m.state, ver = m.ver
   from m where x.account_id = m.account_id and x.id = m.id and x.id between $12::uuid and $13::uuid),
 r as (
-  insert into @rejects (account_id, email, reason, detail, expires_at)
+  insert into @rejects as j (account_id, email, reason, detail, expires_at)
   select distinct on (account_id, reject) account_id, reject, reason, data, until from m where reject <> ''
-  on conflict (account_id, email) do update set reason = excluded.reason, detail = excluded.detail, last_event_at = now(), expires_at = excluded.expires_at),
+  on conflict (account_id, email) do update set last_event_at = now(),
+    reason = case when j.expires_at <= excluded.expires_at then excluded.reason else j.reason end,
+    detail = case when j.expires_at <= excluded.expires_at then excluded.detail else j.detail end,
+    expires_at = case when j.expires_at is null or excluded.expires_at is null then null else greatest(j.expires_at, excluded.expires_at) end),
 o as (
   insert into @event_outbox (id, ids) select $15::uuid, array_agg(id) from m having count(*) > 0)
 insert into @events (account_id, message_id, seq, kind, attempt, at, data)

@@ -206,7 +206,7 @@ func TestFreeDead(t *testing.T) {
 	if err != nil || len(held) != 3 {
 		t.Errorf("held: %d, %v", len(held), err)
 	}
-	if err := mine.Release(ctx, "shard_0000", []sender.ID{ours.Messages[0].ID}, 0, true); err != nil {
+	if err := mine.Release(ctx, "shard_0000", []store.Ref{{Account: 1, ID: ours.Messages[0].ID}}, 0, true); err != nil {
 		t.Fatal(err)
 	}
 	if at, err := mine.Due(ctx, "shard_0000"); err != nil || at.IsZero() {
