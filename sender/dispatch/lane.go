@@ -92,9 +92,9 @@ type away struct {
 
 // turnAway has a message given back, no attempt counted. The caller holds mu.
 func (d *Dispatcher) turnAway(l *lane, it *item) {
-	rounds := time.Duration(1 + l.turned/d.cfg.Waiting)
+	rounds := 1 + l.turned/d.cfg.Waiting
 	l.turned++
-	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), min(crowded*rounds, crowdedMost)})
+	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), min(time.Duration(rounds)*crowded, crowdedMost)})
 }
 
 // giveBack returns to their shards the messages that were turned away.
