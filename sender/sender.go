@@ -139,6 +139,7 @@ type Submission struct {
 	Subaccount string
 	Important  bool
 	Async      bool
+	SendAt     time.Time // not before; zero for at once
 	// IdempotencyKey makes a repeat within 24 hours answer as the first did; empty for none.
 	IdempotencyKey string
 	// Digest is a hash of the request as it came in; a repeat must have the same.
@@ -189,6 +190,7 @@ const (
 	EventSoftBounced
 	EventSpam
 	EventExpired
+	EventCancelled
 )
 
 // Event is an immutable fact about a message. Seq rises by one within a message.

@@ -148,9 +148,9 @@ func (a *app) build() (err error) {
 			return key.Encode(bounce.ReturnPath{Account: account, Message: id}) + "@" + domain
 		}})
 	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, Life: c.Life.Duration, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,
-		Drop: a.dispatch.Drop, Ring: a.dispatch.Ring, Log: a.log, Metrics: a.metrics})
+		Drop: a.dispatch.Drop, Ring: a.dispatch.Ring, At: a.dispatch.At, Log: a.log, Metrics: a.metrics})
 	a.relay = relay.New(relay.Config{Hostname: a.cfg.Hostname, Key: key, Store: st, Ledger: a.ledger, Log: a.log, Metrics: a.metrics})
-	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Ready: a.ready})
+	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Ready: a.ready, At: a.dispatch.At})
 	return nil
 }
 

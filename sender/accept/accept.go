@@ -29,8 +29,9 @@ type Config struct {
 	Hand func(sub *sender.Submission, messages []sender.Message)
 	// Drop takes back a reservation; unsure says that the messages may have been stored all the same.
 	Drop func(account int64, ids []sender.ID, unsure bool)
-	// Ring says that a shard holds messages that nobody has in hand.
+	// Ring says that a shard holds messages that nobody has in hand, and At that they will be due at a time.
 	Ring    func(shard string)
+	At      func(shard string, at time.Time)
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 }
@@ -40,10 +41,11 @@ type Status string
 
 // The statuses, by their names on the wire.
 const (
-	Sent     Status = "sent"   // stored, delivery begins at once
-	Queued   Status = "queued" // stored, delivery when its turn comes
-	Rejected Status = "rejected"
-	Invalid  Status = "invalid"
+	Sent      Status = "sent"   // stored, delivery begins at once
+	Queued    Status = "queued" // stored, delivery when its turn comes
+	Scheduled Status = "scheduled"
+	Rejected  Status = "rejected"
+	Invalid   Status = "invalid"
 )
 
 // Result is the answer for one recipient, in the order of the submission.
@@ -141,7 +143,11 @@ func (d *Door) prepare(sub *sender.Submission) ([]Result, *store.Accepted, error
 	if len(sub.Recipients) > manyRecipients {
 		why = "multiple-recipients"
 	}
-	expires := time.Now().Add(d.cfg.Life)
+	begins := time.Now()
+	if !sub.SendAt.IsZero() {
+		status, why, begins = Scheduled, "", sub.SendAt
+	}
+	expires := begins.Add(d.cfg.Life)
 	for i, r := range sub.Recipients {
 		id := sender.NewID()
 		results[i] = Result{Email: r.Email, Status: status, QueuedReason: why, ID: id.String()}
@@ -207,7 +213,7 @@ func size(a *store.Accepted) int {
 
 // reserve asks for room in the dispatcher, so that the messages are born in its hands.
 func (d *Door) reserve(a *store.Accepted) {
-	a.Claimed = len(a.Messages) > 0 && d.cfg.Reserve(a.Submission.Account, ids(a), size(a))
+	a.Claimed = len(a.Messages) > 0 && a.Submission.SendAt.IsZero() && d.cfg.Reserve(a.Submission.Account, ids(a), size(a))
 }
 
 // store commits with whatever else is waiting. If the commit is unsure, the messages may be there all the
@@ -229,8 +235,13 @@ func (d *Door) handOver(a *store.Accepted) {
 	if len(a.Messages) == 0 {
 		return
 	}
-	if !a.Claimed {
-		d.cfg.Ring(d.cfg.Shards.Of(a.Submission.Account).Name)
+	shard := d.cfg.Shards.Of(a.Submission.Account).Name
+	switch {
+	case !a.Submission.SendAt.IsZero():
+		d.cfg.At(shard, a.Submission.SendAt)
+		return
+	case !a.Claimed:
+		d.cfg.Ring(shard)
 		return
 	}
 	live := a.Messages

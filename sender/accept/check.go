@@ -3,6 +3,7 @@ package accept
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/postrider/postrider/sender"
@@ -22,15 +23,26 @@ const (
 	MaxFiles       = 500
 	MaxFileName    = 255 // bytes
 	MaxKey         = 255 // bytes of an idempotency key
+	MaxAhead       = 366 * 24 * time.Hour
 )
 
 // check holds a submission against the limits and refuses what could inject a header. Field names are
 // Mandrill's, without the "message." before them.
 func check(s *sender.Submission) error {
-	for _, err := range []error{checkRecipients(s), checkContent(&s.Content), checkFiles(&s.Content), checkLabels(s), checkKey(s.IdempotencyKey)} {
+	if !s.SendAt.After(time.Now()) {
+		s.SendAt = time.Time{} // the past is now
+	}
+	for _, err := range []error{checkSendAt(s.SendAt), checkRecipients(s), checkContent(&s.Content), checkFiles(&s.Content), checkLabels(s), checkKey(s.IdempotencyKey)} {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func checkSendAt(at time.Time) error {
+	if at.After(time.Now().Add(MaxAhead)) {
+		return sender.Invalid("send_at", "is more than a year ahead")
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postrider/postrider/sender"
 )
@@ -207,5 +208,18 @@ func TestReturnPathDomain(t *testing.T) {
 		s := valid()
 		s.Content.ReturnPathDomain = bad
 		refused(t, s, "return_path_domain")
+	}
+}
+
+func TestSendAt(t *testing.T) {
+	s := valid()
+	s.SendAt = time.Now().Add(MaxAhead + time.Minute)
+	refused(t, s, "send_at")
+	for _, at := range []time.Time{time.Now().Add(MaxAhead - time.Minute), time.Now().Add(-time.Hour), {}} {
+		s = valid()
+		s.SendAt = at
+		if err := check(s); err != nil || s.SendAt.IsZero() == at.After(time.Now()) {
+			t.Errorf("%v: %v, kept as %v", at, err, s.SendAt)
+		}
 	}
 }

@@ -27,7 +27,8 @@ type Config struct {
 	Store  *store.Store
 	Door   *accept.Door
 	Log    *zap.Logger
-	Ready  func() error // nil when a send can be accepted
+	Ready  func() error                     // nil when a send can be accepted
+	At     func(shard string, at time.Time) // says that a message was moved to a time
 }
 
 // The limits of a request.
@@ -123,6 +124,10 @@ func (a *API) methods() map[string]method {
 		"messages/info":    {a.info, read},
 		"messages/content": {a.content, read},
 		"messages/search":  {a.search, read},
+
+		"messages/list-scheduled":   {a.listScheduled, read},
+		"messages/cancel-scheduled": {a.cancelScheduled, send},
+		"messages/reschedule":       {a.reschedule, send},
 	}
 }
 

@@ -260,5 +260,5 @@ func (o object) moment(name string, dayEnd bool) (time.Time, error) {
 		}
 		return t, nil
 	}
-	return time.Time{}, sender.Invalid(o.at(name), "is not a time such as 2026-01-31 13:45:00 (UTC)")
+	return time.Time{}, sender.Invalid(o.at(name), "is not a time: write it as 2026-01-31 13:45:00 (UTC), or as 2026-01-31T13:45:00+01:00 (ISO 8601)")
 }

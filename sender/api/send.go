@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/accept"
@@ -56,7 +55,7 @@ func wireResult(r accept.Result) sendResult {
 // inMessage puts the "message." before the field of an error of the door.
 func inMessage(err error) error {
 	var e *sender.Error
-	if errors.As(err, &e) && e.Kind == sender.KindValidation && e.Field != "" && e.Field != "Idempotency-Key" {
+	if errors.As(err, &e) && e.Kind == sender.KindValidation && e.Field != "" && e.Field != "Idempotency-Key" && e.Field != "send_at" {
 		named := *e
 		named.Field = "message." + e.Field
 		return &named
@@ -77,11 +76,8 @@ func readSubmission(body object) (*sender.Submission, error) {
 	r := &reader{}
 	r.flag(&s.Async, body, "async")
 	r.ignore(body, "ip_pool")
-	at, err := body.moment("send_at", false)
+	s.SendAt, err = body.moment("send_at", false)
 	r.keep(err)
-	if at.After(time.Now()) {
-		r.keep(notYet("send_at", "scheduled sends"))
-	}
 	r.content(&s.Content, m)
 	r.labels(s, m)
 	r.recipients(s, m)

@@ -65,7 +65,7 @@ func TestErrorPaths(t *testing.T) {
 		wrong(t, err, path)
 	}
 	for body, path := range map[string]string{`{}`: "message", `{"message":{},"async":"x"}`: "async", `{"message":{},"send_at":"x"}`: "send_at",
-		`{"message":{},"send_at":"2999-01-01 00:00:00"}`: "send_at", `{"message":{},"ip_pool":{}}`: "ip_pool"} {
+		`{"message":{},"send_at":"2026-03-29 02:30:00 CEST"}`: "send_at", `{"message":{},"ip_pool":{}}`: "ip_pool"} {
 		_, err := readSubmission(mustDecode(t, "", body))
 		wrong(t, err, path)
 	}

@@ -101,6 +101,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		return d.clock.run(ctx, func(shard string) {
 			if d.claim(ctx, shard) {
 				d.Ring(shard) // there may be more
+			} else {
+				d.lookAhead(ctx, shard)
 			}
 		})
 	})
@@ -193,6 +195,9 @@ func (d *Dispatcher) Ring(shard string) {
 	d.rung[shard] = true
 	d.mu.Unlock()
 }
+
+// At says that a shard holds a message that will be due at a time.
+func (d *Dispatcher) At(shard string, at time.Time) { d.clock.set(shard, at) }
 
 // Floor is an id below which nothing that was born claimed is in hand.
 func (d *Dispatcher) Floor() [16]byte {

@@ -90,7 +90,7 @@ func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Con
 		cfg.SweepEvery = time.Hour
 	}
 	d := dispatch.New(cfg)
-	door := accept.New(accept.Config{Shards: s, Store: st, Life: time.Hour, Reserve: d.Reserve, Hand: d.Hand, Drop: d.Drop, Ring: d.Ring, Log: log})
+	door := accept.New(accept.Config{Shards: s, Store: st, Life: time.Hour, Reserve: d.Reserve, Hand: d.Hand, Drop: d.Drop, Ring: d.Ring, At: d.At, Log: log})
 	run(t, client.Run)
 	stopLedger := run(t, l.Run)
 	stopDispatch := run(t, d.Run)

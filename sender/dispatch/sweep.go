@@ -26,6 +26,7 @@ func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
 			return jobs.Snooze(500 * time.Millisecond) // full: it is nobody's failure
 		}
 	}
+	d.lookAhead(ctx, j.Shard)
 	return jobs.Done()
 }
 
@@ -178,24 +179,20 @@ func (d *Dispatcher) freeLost(ctx context.Context, shard string, floor sender.ID
 // errMore keeps a shard suspect: not all that we hold in it fitted on one page.
 var errMore = errors.New("more claims are to be looked at")
 
+// ringDue rings for what is due and silent, and winds the clock for what comes next.
 func (d *Dispatcher) ringDue(ctx context.Context) {
 	var oldest time.Time
 	for _, sh := range d.cfg.Shards.Map().Shards() {
 		if ctx.Err() != nil || !sh.Server.Up() {
 			continue
 		}
-		at, err := d.cfg.Store.Due(ctx, sh.Name)
-		if err != nil || at.IsZero() {
-			continue
-		}
-		d.Ring(sh.Name)
-		if oldest.IsZero() || at.Before(oldest) {
+		if at := d.lookAhead(ctx, sh.Name); !at.IsZero() && (oldest.IsZero() || at.Before(oldest)) {
 			oldest = at
 		}
 	}
 	age := 0.0
 	if !oldest.IsZero() {
-		age = time.Since(oldest).Seconds()
+		age = max(time.Since(oldest).Seconds(), 0)
 	}
 	d.metrics.oldest.Set(age)
 	d.mu.Lock()
@@ -203,7 +200,21 @@ func (d *Dispatcher) ringDue(ctx context.Context) {
 	d.mu.Unlock()
 }
 
-// clock rings a shard when a retry that was recorded here falls due. Bells within a quarter of a second are
+// lookAhead asks a shard what is due next: rings when that is now, and winds the clock otherwise. One timer a shard is
+// enough for any number of schedules, since each bell is followed by a look at the next.
+func (d *Dispatcher) lookAhead(ctx context.Context, shard string) time.Time {
+	at, err := d.cfg.Store.Due(ctx, shard)
+	switch {
+	case err != nil || at.IsZero():
+	case at.After(time.Now()):
+		d.clock.set(shard, at)
+	default:
+		d.Ring(shard)
+	}
+	return at
+}
+
+// clock rings a shard when a retry or a schedule falls due. Bells within a quarter of a second are
 // one, and those beyond ten minutes are left to the sweeper, so it stays small.
 type clock struct {
 	mu  sync.Mutex

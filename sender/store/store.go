@@ -51,7 +51,7 @@ from unnest($2::uuid[], $6::int8[]) as u(id, account_id)
 where m.account_id = u.account_id and m.id = u.id and m.claimed_by = $1 and m.id >= $3`
 
 	dueSQL = `
-select min(next_attempt_at) from messages where next_attempt_at <= now() and claimed_by is null`
+select min(next_attempt_at) from messages where next_attempt_at is not null and claimed_by is null`
 )
 
 // Claimed is a message that this instance has in hand. Body is the encoded content, nil when it is over
@@ -146,7 +146,7 @@ func (s *Store) Release(ctx context.Context, shard string, refs []Ref, after tim
 	})
 }
 
-// Due is since when the longest waiting message of a shard is due; the zero time when none is.
+// Due is when the first of a shard's messages that are in nobody's hands is due, or was; the zero time when there is none.
 func (s *Store) Due(ctx context.Context, shard string) (time.Time, error) {
 	var at *time.Time
 	err := s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {

@@ -269,3 +269,57 @@ func TestContentRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// TestSchedules lists, moves and cancels; the row decides, and a claim that came first wins.
+func TestSchedules(t *testing.T) {
+	e := pg.New(t, 1)
+	st, ctx := store.New(e.Shards), context.Background()
+	later := time.Now().Add(time.Hour).Truncate(time.Microsecond)
+	a := submission(1, "a@x.y", "b@x.y")
+	a.Submission.SendAt = later
+	accept(t, e, st, a)
+	first, second := a.Messages[0].ID, a.Messages[1].ID
+	list, err := st.Scheduled(ctx, 1, "", 10)
+	if err != nil || len(list) != 2 || list[0].ID != first || !list[0].SendAt.Equal(later) || list[0].Sender != "from@example.com" {
+		t.Fatalf("list: %+v %v", list, err)
+	}
+	if only, err := st.Scheduled(ctx, 1, "B@x.y", 10); err != nil || len(only) != 1 || only[0].ID != second {
+		t.Errorf("list to one: %+v %v", only, err)
+	}
+	if at, err := st.Due(ctx, "shard_0000"); err != nil || !at.Equal(later) {
+		t.Errorf("due %v, want %v: %v", at, later, err)
+	}
+	if got, err := st.Claim(ctx, "shard_0000", 10); err != nil || len(got) != 0 {
+		t.Errorf("claimed before their time: %v %v", got, err)
+	}
+	for account, id := range map[int64]sender.ID{2: first, 1: sender.NewID()} {
+		if _, err := st.Cancel(ctx, account, id); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("cancel of a foreign or unknown message: %v", err)
+		}
+	}
+	if m, err := st.Cancel(ctx, 1, first); err != nil || m.Email != "a@x.y" {
+		t.Fatalf("cancel: %+v %v", m, err)
+	}
+	if _, err := st.Cancel(ctx, 1, first); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("cancelled twice: %v", err)
+	}
+	if m, err := st.Reschedule(ctx, 1, second, time.Now()); err != nil || m.Email != "b@x.y" {
+		t.Fatalf("reschedule: %+v %v", m, err)
+	}
+	got, err := st.Claim(ctx, "shard_0000", 10)
+	if err != nil || len(got) != 1 || got[0].ID != second || got[0].Attempt != 1 {
+		t.Fatalf("claimed: %+v %v", got, err)
+	}
+	for _, change := range []func() error{
+		func() error { _, err := st.Cancel(ctx, 1, second); return err },
+		func() error { _, err := st.Reschedule(ctx, 1, second, later); return err },
+	} {
+		if err := change(); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a change after the claim: %v", err)
+		}
+	}
+	f, events, err := st.Info(ctx, 1, first)
+	if err != nil || f.State != sender.Cancelled || len(events) != 1 || events[0].Kind != sender.EventCancelled {
+		t.Errorf("cancelled: %+v %v %v", f, events, err)
+	}
+}
