@@ -134,8 +134,8 @@ func (d *Dispatcher) wait(attempt int) time.Duration {
 
 // claim takes what is due in a shard, as far as there is room, and says whether more may be due.
 func (d *Dispatcher) claim(ctx context.Context, shard string) (more bool) {
-	const most = 200
-	n := min(d.room(), most)
+	const atOnce = 200
+	n := min(d.room(), atOnce)
 	sh := d.cfg.Shards.Map().Shard(shard)
 	if n <= 0 || sh == nil || !sh.Server.Beating(shards.Quiet) {
 		return true
@@ -154,8 +154,7 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) (more bool) {
 	}
 	d.mu.Lock()
 	for _, c := range claimed {
-		d.held[c.ID] = c.Size
-		d.bytes += c.Size
+		d.hold(c.ID, c.Account, c.Size)
 	}
 	d.mu.Unlock()
 	for i := range claimed {

@@ -48,7 +48,8 @@ type Dispatcher struct {
 
 	claims  sync.RWMutex // held for reading from a claim's commit until its messages are in held
 	mu      sync.Mutex
-	held    map[sender.ID]int // in hand, with the bytes they stand for
+	held    map[sender.ID]holding // in hand
+	inHand  map[int64]int         // how many of them, by account
 	bytes   int
 	lanes   map[string]*lane
 	rung    map[string]bool   // shards to ring for
@@ -68,7 +69,7 @@ func New(cfg Config) *Dispatcher {
 	if cfg.SweepEvery == 0 {
 		cfg.SweepEvery = 15 * time.Second
 	}
-	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]int{}, lanes: map[string]*lane{},
+	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]holding{}, inHand: map[int64]int{}, lanes: map[string]*lane{},
 		rung: map[string]bool{}, crowd: map[string][]away{}, suspect: map[string]doubts{}, ctx: context.Background()}
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
@@ -121,10 +122,12 @@ func (d *Dispatcher) stop(cut func()) {
 	d.closing = true
 	waiting := map[string][]store.Ref{}
 	for _, l := range d.lanes {
-		for _, it := range l.waiting {
-			waiting[it.shard] = append(waiting[it.shard], it.ref())
+		for _, list := range l.waiting.byAccount {
+			for _, it := range list {
+				waiting[it.shard] = append(waiting[it.shard], it.ref())
+			}
 		}
-		l.waiting = nil
+		l.waiting = turns{}
 	}
 	d.mu.Unlock()
 	done := make(chan struct{})
@@ -151,15 +154,26 @@ func (d *Dispatcher) Reserve(account int64, ids []sender.ID, bytes int) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closing || len(d.held)+len(ids) > d.cfg.Room || d.bytes+bytes > d.cfg.RoomBytes {
+	if d.closing || len(d.held)+len(ids) > d.cfg.Room || d.bytes+bytes > d.cfg.RoomBytes || d.inHand[account]+len(ids) > most(d.cfg.Room) {
 		return false
 	}
-	each := bytes / len(ids)
 	for _, id := range ids {
-		d.held[id] = each
+		d.hold(id, account, bytes/len(ids))
 	}
-	d.bytes += each * len(ids)
 	return true
+}
+
+// holding is what a message in hand stands for.
+type holding struct {
+	account int64
+	bytes   int
+}
+
+// hold takes a message in hand. The caller holds mu.
+func (d *Dispatcher) hold(id sender.ID, account int64, bytes int) {
+	d.held[id] = holding{account, bytes}
+	d.inHand[account]++
+	d.bytes += bytes
 }
 
 // Drop lets go of reserved messages. unsure says that they may have been stored as ours all the same.
@@ -175,9 +189,14 @@ func (d *Dispatcher) Drop(account int64, ids []sender.ID, unsure bool) {
 }
 
 func (d *Dispatcher) letGo(id sender.ID) {
-	if b, ok := d.held[id]; ok {
-		d.bytes -= b
-		delete(d.held, id)
+	h, ok := d.held[id]
+	if !ok {
+		return
+	}
+	delete(d.held, id)
+	d.bytes -= h.bytes
+	if d.inHand[h.account]--; d.inHand[h.account] == 0 {
+		delete(d.inHand, h.account)
 	}
 }
 
@@ -212,12 +231,13 @@ func (d *Dispatcher) Floor() [16]byte {
 	return floor
 }
 
-// room is how many more messages may be claimed.
+// room is how many more messages may be claimed. The last quarter is kept for what comes in: a backlog must not keep new
+// mail from being delivered at once.
 func (d *Dispatcher) room() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closing || d.bytes > d.cfg.RoomBytes {
 		return 0
 	}
-	return d.cfg.Room - len(d.held)
+	return most(d.cfg.Room) - len(d.held)
 }

@@ -100,7 +100,12 @@ func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Con
 
 func (s *stack) send(t *testing.T, to ...string) []sender.ID {
 	t.Helper()
-	sub := &sender.Submission{Account: 1, Content: sender.Content{From: sender.Address{Email: "from@example.com"}, Subject: "s", Text: "t"}}
+	return s.sendAs(t, 1, to...)
+}
+
+func (s *stack) sendAs(t *testing.T, account int64, to ...string) []sender.ID {
+	t.Helper()
+	sub := &sender.Submission{Account: account, Content: sender.Content{From: sender.Address{Email: "from@example.com"}, Subject: "s", Text: "t"}}
 	for _, email := range to {
 		sub.Recipients = append(sub.Recipients, sender.Recipient{Address: sender.Address{Email: email}})
 	}
@@ -250,7 +255,28 @@ func TestCrowdedDomain(t *testing.T) {
 		}
 		return n
 	}
-	within(t, 5*time.Second, "all of 60 but 2 under way and 5 waiting to be out of hand", func() bool { return out() == 53 })
+	within(t, 5*time.Second, "all of 60 but 2 under way and 4 waiting to be out of hand", func() bool { return out() == 54 })
+}
+
+// TestFairLane has one account fill a domain's lane, waiting places and all: another's mail to the same domain comes
+// through in its turn, and one to a recipient that hangs keeps only its own places.
+func TestFairLane(t *testing.T) {
+	s := build(t, pg.New(t, 2).Shards, world(t), dispatch.Config{PerDomain: 4, Room: 400, Waiting: 40})
+	for range 60 {
+		s.sendAs(t, 1, "hang@big.example")
+	}
+	for range 60 {
+		s.sendAs(t, 2, "slow-300@big.example")
+	}
+	begin := time.Now()
+	id := s.sendAs(t, 3, "a@big.example")[0]
+	within(t, 5*time.Second, "the third account's mail", func() bool {
+		f, _, err := s.store.Info(context.Background(), 3, id)
+		return err == nil && f.State == sender.Delivered
+	})
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("it took %v: more than its turn", took)
+	}
 }
 
 // TestDeadInstance has a process end with messages in hand: the next one's sweeper finds and delivers them.

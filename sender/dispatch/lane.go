@@ -22,56 +22,76 @@ type item struct {
 
 func (it *item) ref() store.Ref { return store.Ref{Account: it.m.Account, ID: it.m.ID} }
 
-// lane holds what waits for one recipient domain. A slow or hanging domain fills its own lane only.
+// lane holds what waits for one recipient domain. A slow or hanging domain fills its own lane only, and an account leaves
+// a quarter of a lane's places to the others.
 type lane struct {
-	waiting []*item
-	running int
-	large   int64 // bytes that its large messages under way take
-	turned  int   // messages turned away since nothing waited
+	waiting turns
+	running map[int64]int // by account
+	total   int           // of running
+	large   int64         // bytes that its large messages under way take
+	turned  int           // messages turned away since nothing waited
+}
+
+// most is how many of n places one account may take.
+func most(n int) int { return n - n/4 }
+
+func (d *Dispatcher) mayRun(l *lane, account int64) bool {
+	return !d.closing && l.total < d.cfg.PerDomain && l.running[account] < most(d.cfg.PerDomain)
+}
+
+// mayWait keeps a place for the first message of any account.
+func (d *Dispatcher) mayWait(l *lane, account int64) bool {
+	n := len(l.waiting.byAccount[account])
+	return d.closing || n == 0 || n < most(d.cfg.Waiting) && l.waiting.n < d.cfg.Waiting
 }
 
 // begin starts a message, or lets it wait for its domain.
 func (d *Dispatcher) begin(it *item) {
-	domain := sender.Domain(it.m.Recipient.Email)
+	domain, account := sender.Domain(it.m.Recipient.Email), it.m.Account
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := d.lanes[domain]
 	if l == nil {
-		l = &lane{}
+		l = &lane{running: map[int64]int{}}
 		d.lanes[domain] = l
 	}
 	switch {
-	case l.running < d.cfg.PerDomain && !d.closing:
-	case len(l.waiting) < d.cfg.Waiting || d.closing:
-		l.waiting = append(l.waiting, it)
-		return
+	case d.mayRun(l, account):
+		l.running[account]++
+		l.total++
+		d.work.Go(func() { d.runLane(domain, l, it) })
+	case d.mayWait(l, account):
+		l.waiting.add(it)
 	default: // a slow domain must not fill the room that the others need
 		d.turnAway(l, it)
-		return
 	}
-	l.running++
-	d.work.Go(func() { d.runLane(domain, l, it) })
 }
 
 func (d *Dispatcher) runLane(domain string, l *lane, it *item) {
 	for it != nil {
 		d.carry(l, it)
-		it = d.next(domain, l)
+		it = d.next(domain, l, it.m.Account)
 	}
 }
 
-func (d *Dispatcher) next(domain string, l *lane) *item {
+// next hands the place of an account's message that has ended to whoever's turn it is. When all who wait have their share
+// of places under way, one of those calls here later.
+func (d *Dispatcher) next(domain string, l *lane, account int64) *item {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(l.waiting) > 0 && !d.closing {
-		it := l.waiting[0]
-		l.waiting[0] = nil
-		l.waiting = l.waiting[1:]
+	if l.running[account]--; l.running[account] == 0 {
+		delete(l.running, account)
+	}
+	l.total--
+	if it := l.waiting.next(func(a int64) bool { return d.mayRun(l, a) }); it != nil {
+		l.running[it.m.Account]++
+		l.total++
 		return it
 	}
-	l.running--
-	l.turned = 0
-	if l.running == 0 && len(l.waiting) == 0 {
+	if l.waiting.n == 0 {
+		l.turned = 0
+	}
+	if l.total == 0 && l.waiting.n == 0 {
 		delete(d.lanes, domain)
 	}
 	return nil
