@@ -111,6 +111,12 @@ func (v *Server) Beating(d time.Duration) bool {
 	return at > 0 && time.Since(v.begun)-time.Duration(at) < d
 }
 
+// Sure says that this instance's heartbeats have been stored here without a gap of Quiet from a time until now: what it
+// has held since then is its own. After a gap, of a frozen process or a lost network, another may have freed its claims.
+func (v *Server) Sure(since time.Time) bool {
+	return v.Beating(Quiet) && since.Sub(v.begun) >= time.Duration(v.beats.Load())
+}
+
 // writer is a connection that alone holds the prepared statements of each shard.
 type writer struct {
 	conn     *pgconn.PgConn

@@ -58,6 +58,9 @@ type Envelope struct {
 	Data     []byte // 7-bit content (UTF-8 with SMTPUTF8), dot-stuffed, ending in CRLF.CRLF
 	Size     int    // bytes of content before dot-stuffing, for SIZE (RFC 1870)
 	SMTPUTF8 bool   // the header needs a host that knows RFC 6531
+	// Still is asked once more when the host has agreed to take the content: an error calls the attempt off before a byte
+	// of it is sent, and the outcome is deferred with that text. Nil asks nobody. It must not block.
+	Still func() error
 }
 
 // Client delivers messages. It is safe for concurrent use.

@@ -3,6 +3,7 @@ package deliver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -279,5 +280,23 @@ func TestHostThatSpeaksOutOfTurn(t *testing.T) {
 	want(t, c.Deliver(t.Context(), letter("a@example.com")), "delivered 250 2.0.0 dot")
 	if h.connections() != 2 {
 		t.Error("a connection with an unasked answer was used again")
+	}
+}
+
+// TestStill calls an attempt off at the last moment: the host has agreed to take the content and gets none of it.
+func TestStill(t *testing.T) {
+	h := startHost(t, "", pipelining, nil)
+	c := newClient(t, Config{Route: h.addr})
+	e := letter("a@example.com")
+	e.Still = func() error { return errors.New("too late") }
+	out := c.Deliver(t.Context(), e)
+	want(t, out, "deferred - 4.3.2 data")
+	if out.Reply.Text != "too late" || out.Unknown {
+		t.Errorf("%+v", out)
+	}
+	e.Still = func() error { return nil }
+	want(t, c.Deliver(t.Context(), e), "delivered 250 2.0.0 dot")
+	if n := len(h.took()); n != 1 || h.connections() != 2 {
+		t.Errorf("%d mails over %d connections, want one over the second", n, h.connections())
 	}
 }

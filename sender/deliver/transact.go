@@ -52,6 +52,13 @@ func (s *session) transact(e *Envelope) result {
 	if s.br.Buffered() > 0 {
 		return s.failed("data", protocolError("spoke before the content was sent"))
 	}
+	if e.Still != nil {
+		if err := e.Still(); err != nil { // the connection is given up: the host waits for content now
+			r := problem("data", "4.3.2", err.Error())
+			r.Reply.Host, r.TLS, r.broken = s.host, s.tls, true
+			return r
+		}
+	}
 	return s.content(e.Data)
 }
 

@@ -17,6 +17,11 @@ import (
 	"github.com/postrider/postrider/shards"
 )
 
+var (
+	errVoid     = errors.New("the claim on the message may be another's by now")
+	errLifeOver = errors.New("the message's life is over")
+)
+
 // attempt makes one attempt at a message and has it recorded. The message stays in hand until the record is
 // durable: a crash before that means one more attempt with the same Message-ID, never a loss.
 func (d *Dispatcher) attempt(it *item) {
@@ -27,8 +32,8 @@ func (d *Dispatcher) attempt(it *item) {
 		}
 	}()
 	sh := d.cfg.Shards.Map().Shard(it.shard)
-	if sh == nil || !sh.Server.Beating(shards.Quiet) {
-		d.forget(it) // another instance may soon free our claims there, so nothing new is begun
+	if sh == nil || !sh.Server.Sure(it.since) {
+		d.forget(it) // another instance may free our claims there, or has: nothing new is begun
 		return
 	}
 	if time.Now().After(it.m.Expires) {
@@ -46,7 +51,22 @@ func (d *Dispatcher) attempt(it *item) {
 		d.record(it, internalError("compose"))
 		return
 	}
+	void := false
+	envelope.Still = func() error {
+		switch {
+		case !sh.Server.Sure(it.since): // stopped in the middle, perhaps: by now another may have it
+			void = true
+			return errVoid
+		case time.Now().After(it.m.Expires):
+			return errLifeOver
+		}
+		return nil
+	}
 	out := d.cfg.Deliver.Deliver(d.ctx, envelope)
+	if void && out.Verdict != sender.OutcomeDelivered {
+		d.forget(it)
+		return
+	}
 	if d.ctx.Err() != nil && out.Verdict == sender.OutcomeDeferred {
 		d.forget(it) // cut off by our own stop: no fault of the other side
 		return
@@ -158,7 +178,7 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) (more bool) {
 	}
 	d.mu.Unlock()
 	for i := range claimed {
-		d.begin(&item{m: claimed[i].Message, body: claimed[i].Body, size: claimed[i].Size, shard: shard})
+		d.begin(&item{m: claimed[i].Message, body: claimed[i].Body, size: claimed[i].Size, shard: shard, since: time.Now()})
 	}
 	return len(claimed) == n
 }

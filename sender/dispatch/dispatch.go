@@ -204,7 +204,7 @@ func (d *Dispatcher) letGo(id sender.ID) {
 func (d *Dispatcher) Hand(sub *sender.Submission, messages []sender.Message) {
 	shard := d.cfg.Shards.Of(sub.Account).Name
 	for i := range messages {
-		d.begin(&item{m: messages[i], content: &sub.Content, shard: shard})
+		d.begin(&item{m: messages[i], content: &sub.Content, shard: shard, since: time.Now()})
 	}
 }
 

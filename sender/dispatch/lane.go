@@ -18,6 +18,7 @@ type item struct {
 	body    []byte          // the stored form, if it came with the claim
 	size    int             // of the stored form, when content is nil
 	shard   string
+	since   time.Time // when it came in hand
 }
 
 func (it *item) ref() store.Ref { return store.Ref{Account: it.m.Account, ID: it.m.ID} }
