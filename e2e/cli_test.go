@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // testCLI runs the operator's commands, for people and for programs.
@@ -15,7 +16,7 @@ func testCLI(t *testing.T, d *dev) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *dev)
-	}{{"account", cliAccount}, {"key", cliKey}, {"shards", cliShards}, {"wrong use", cliWrong}, {"configuration", cliConfiguration}, {"help", cliHelp}} {
+	}{{"account", cliAccount}, {"key", cliKey}, {"shards", cliShards}, {"jobs", cliJobs}, {"wrong use", cliWrong}, {"configuration", cliConfiguration}, {"help", cliHelp}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.run(t, d)
@@ -191,5 +192,28 @@ func cliHelp(t *testing.T, d *dev) {
 		if code != 0 || stderr != "" || !strings.Contains(out, "ostrider") {
 			t.Errorf("%v: exit %d %q %q", args, code, out, stderr)
 		}
+	}
+}
+
+func cliJobs(t *testing.T, d *dev) {
+	d.schedule(t, unique(t, "later"), time.Now().Add(24*time.Hour))
+	var stats struct {
+		Lanes                    []object
+		Pending, Scheduled, Dead *int
+		Queue                    string
+	}
+	d.json(t, &stats, "jobs", "stats", "--json")
+	if stats.Queue != "up" || stats.Pending == nil || stats.Dead == nil || stats.Scheduled == nil || *stats.Scheduled < 1 || len(stats.Lanes) == 0 {
+		t.Errorf("%+v", stats)
+	}
+	d.table(t, []string{"jobs", "stats"}, "messages scheduled", "dead jobs", "up")
+	var dead []object
+	d.json(t, &dead, "jobs", "dead", "list", "--json")
+	if len(dead) != 0 {
+		t.Errorf("dead jobs: %v", dead)
+	}
+	d.table(t, []string{"jobs", "dead", "list"}, "REASON")
+	if out, stderr, code := d.command("jobs", "dead", "replay", "7"); code != 1 || out != "" || !strings.Contains(stderr, "no dead job") {
+		t.Errorf("replay of nothing: %d %q %q", code, out, stderr)
 	}
 }

@@ -91,6 +91,9 @@ func (d *dev) run(ctx context.Context) error {
 	if err := d.firstAccount(ctx); err != nil {
 		return err
 	}
+	if u, err := url.Parse(d.app.server.URL()); err == nil {
+		cfg.Queue.Listen = u.Host // the port that was free, for the commands that read the file
+	}
 	if err := cfg.write(d.dir.config()); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}

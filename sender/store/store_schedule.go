@@ -96,3 +96,24 @@ func (s *Store) change(ctx context.Context, account int64, id sender.ID, fn func
 	}
 	return m, err
 }
+
+// Backlog counts a shard's messages that are in nobody's hands.
+type Backlog struct {
+	Scheduled int // their time has not come
+	Retrying  int // they were tried and will be again
+	Due       int // they could be sent now
+}
+
+const backlogSQL = `
+select count(*) filter (where state = 4 and next_attempt_at > now()), count(*) filter (where state <> 4 and next_attempt_at > now()),
+       count(*) filter (where next_attempt_at <= now())
+from messages where next_attempt_at is not null and claimed_by is null`
+
+// Backlog reads a shard's index of what is due. It is for people: it reads all of it.
+func (s *Store) Backlog(ctx context.Context, shard string) (Backlog, error) {
+	var b Backlog
+	err := s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
+		return tx.QueryRow(ctx, backlogSQL).Scan(&b.Scheduled, &b.Retrying, &b.Due)
+	})
+	return b, err
+}
