@@ -129,14 +129,20 @@ from pg_inherits i join pg_class p on p.oid = i.inhrelid join pg_class c on c.oi
 where c.relnamespace = $1::regnamespace and c.relkind = 'p'
   and (i.inhdetachpending or substring(pg_get_expr(p.relpartbound, p.oid) from 'TO \(''([0-9a-f-]{36})''\)') <= $2)
   and abs(extract(epoch from now()) - $3) < 3600
-order by p.relname`
+union all
+select '', p.relname, false
+from pg_class p
+where p.relnamespace = $1::regnamespace and p.relkind = 'r' and p.relname ~ '_[0-9]{8}$' and to_date(right(p.relname, 8), 'YYYYMMDD') < to_timestamp($4)
+  and not exists (select 1 from pg_inherits i where i.inhrelid = p.oid)
+  and abs(extract(epoch from now()) - $3) < 3600
+order by 2`
 
 // expireLimit is for all that expires of a shard in one round. What it cuts off is finished in the next.
 const expireLimit = time.Minute
 
 type expiredPartition struct {
-	Parent, Name string
-	Pending      bool // an earlier detach was cut off half-way
+	Parent, Name string // no parent: detached by an earlier run that was cut off before the drop
+	Pending      bool   // an earlier detach was cut off half-way
 }
 
 // expire detaches and drops the partitions that end before a time. Detaching CONCURRENTLY waits for
@@ -150,7 +156,7 @@ func (s *Shards) expire(ctx context.Context, sh *Shard, before time.Time) error 
 		return err
 	}
 	defer conn.Release()
-	rows, err := conn.Query(ctx, expiredSQL, sh.Name, bound(before), float64(time.Now().Unix()))
+	rows, err := conn.Query(ctx, expiredSQL, sh.Name, bound(before), float64(time.Now().Unix()), float64(before.Unix()))
 	if err != nil {
 		return err
 	}
@@ -163,10 +169,11 @@ func (s *Shards) expire(ctx context.Context, sh *Shard, before time.Time) error 
 		if p.Pending {
 			how = "finalize"
 		}
-		for _, sql := range []string{
-			fmt.Sprintf("alter table %s.%s detach partition %s.%s %s", sh.Name, p.Parent, sh.Name, p.Name, how),
-			fmt.Sprintf("drop table if exists %s.%s", sh.Name, p.Name),
-		} {
+		steps := []string{fmt.Sprintf("drop table if exists %s.%s", sh.Name, p.Name)}
+		if p.Parent != "" {
+			steps = append([]string{fmt.Sprintf("alter table %s.%s detach partition %s.%s %s", sh.Name, p.Parent, sh.Name, p.Name, how)}, steps...)
+		}
+		for _, sql := range steps {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("expire %s.%s: %w", sh.Name, p.Name, err)
 			}

@@ -272,12 +272,13 @@ func TestPartitionsAheadAndExpiry(t *testing.T) {
 	}
 	exec(t, e.Servers[0].DSN, `create table shard_0000.messages_20200102 (like shard_0000.messages including all);
 		alter table shard_0000.messages attach partition shard_0000.messages_20200102
-		for values from ('016f6379-6000-0000-0000-000000000000') to ('016f8785-a400-0000-0000-000000000000')`)
+		for values from ('016f6379-6000-0000-0000-000000000000') to ('016f8785-a400-0000-0000-000000000000');
+		create table shard_0000.events_20200109 (like shard_0000.events including all)`) // as a crash between detach and drop leaves it
 	other := e.Open(t, shards.Config{}) // maintains at its start
 	_ = other
-	within(t, 10*time.Second, "the old partition to be dropped", func() bool {
+	within(t, 10*time.Second, "the old partition, and the one that was detached already, to be dropped", func() bool {
 		var exists bool
-		query(t, e.Servers[0].DSN, "select to_regclass('shard_0000.messages_20200102') is not null", &exists)
+		query(t, e.Servers[0].DSN, "select to_regclass('shard_0000.messages_20200102') is not null or to_regclass('shard_0000.events_20200109') is not null", &exists)
 		return !exists
 	})
 }
