@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postrider/postrider/shards"
+	"github.com/postrider/postrider/shards/shardtest"
 )
 
 // TestGapInHeartbeats has an instance miss its heartbeats as a frozen process does: what it held before the gap is not
@@ -23,7 +24,7 @@ func TestGapInHeartbeats(t *testing.T) {
 	if dead, err := s.Dead(ctx, v); err != nil || len(dead) != 0 {
 		t.Errorf("dead within the first half minute: %v %v", dead, err)
 	}
-	within(t, shards.Quiet+5*time.Second, "the heartbeat to be missing", func() bool { return !v.Beating(shards.Quiet) })
+	shardtest.Within(t, shards.Quiet+5*time.Second, "the heartbeat to be missing", func() bool { return !v.Beating(shards.Quiet) })
 	if v.Sure(held) {
 		t.Error("still sure in the gap")
 	}

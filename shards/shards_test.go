@@ -115,7 +115,7 @@ func TestAccountsAndKeys(t *testing.T) {
 	if err := e.Shards.RevokeKey(ctx, k.ID); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 5*time.Second, "the other process to stop taking the key", func() bool {
+	shardtest.Within(t, 5*time.Second, "the other process to stop taking the key", func() bool {
 		_, err := other.FindKey(ctx, secret)
 		return errors.Is(err, shards.ErrNoKey)
 	})
@@ -276,7 +276,7 @@ func TestPartitionsAheadAndExpiry(t *testing.T) {
 		create table shard_0000.events_20200109 (like shard_0000.events including all)`) // as a crash between detach and drop leaves it
 	other := e.Open(t, shards.Config{}) // maintains at its start
 	_ = other
-	within(t, 10*time.Second, "the old partition, and the one that was detached already, to be dropped", func() bool {
+	shardtest.Within(t, 10*time.Second, "the old partition, and the one that was detached already, to be dropped", func() bool {
 		var exists bool
 		query(t, e.Servers[0].DSN, "select to_regclass('shard_0000.messages_20200102') is not null or to_regclass('shard_0000.events_20200109') is not null", &exists)
 		return !exists
@@ -367,17 +367,4 @@ func lock(t *testing.T, dsn, table string) (unlock func()) {
 		t.Fatal(err)
 	}
 	return func() { _ = c.Close(context.Background()) }
-}
-
-func within(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline, tick := time.After(d), time.NewTicker(20*time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s", d, what)
-		case <-tick.C:
-		}
-	}
 }

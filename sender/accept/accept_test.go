@@ -12,6 +12,7 @@ import (
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/accept"
 	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards/shardtest"
 )
 
 // TestMany has 200 submissions of 50 accounts come in at once, over 8 shards and 2 servers.
@@ -131,7 +132,7 @@ func TestFencedShard(t *testing.T) {
 }
 
 func TestServerDown(t *testing.T) {
-	e, stop, start := private(t)
+	e, stop, start := shardtest.Own(t, 2)
 	w := open(t, e)
 	w.send(t, mail(1, "before@example.net"))
 	stop()
@@ -147,7 +148,7 @@ func TestServerDown(t *testing.T) {
 	start()
 	again := mail(1, "after@example.net")
 	again.IdempotencyKey = "k" // free: what failed left nothing
-	within(t, 10*time.Second, "the server to be used again", func() bool {
+	shardtest.Within(t, 10*time.Second, "the server to be used again", func() bool {
 		_, err := w.door.Accept(context.Background(), again)
 		return err == nil
 	})

@@ -3,8 +3,6 @@ package accept_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -15,8 +13,6 @@ import (
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/accept"
 	"github.com/postrider/postrider/sender/store"
-	"github.com/postrider/postrider/shards"
-	"github.com/postrider/postrider/shards/localpg"
 	"github.com/postrider/postrider/shards/shardtest"
 )
 
@@ -160,60 +156,4 @@ func (w *world) elsewhere(t *testing.T, account int64) int64 {
 	}
 	t.Fatal("no such account")
 	return 0
-}
-
-// private has two shards on a Postgres of this test alone, which can be stopped and started again.
-func private(t *testing.T) (e *shardtest.Env, stop, start func()) {
-	t.Helper()
-	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "postrider-own-")
-	if err == nil {
-		err = os.Chmod(dir, 0o711)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	bin, err := localpg.Find(ctx, filepath.Join(cache, "postrider"), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings := localpg.DefaultSettings(1<<30, "shards")
-	settings["fsync"] = "off"
-	var server *localpg.Server
-	start = func() {
-		server, err = localpg.Start(ctx, localpg.Config{Name: "own", Dir: filepath.Join(dir, "own"), Binaries: bin, Settings: settings})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	stop = func() { _ = server.Stop(ctx) }
-	start()
-	t.Cleanup(func() { stop(); _ = os.RemoveAll(dir) })
-	exec(t, server.DSN("postgres"), "create database directory")
-	e = &shardtest.Env{Directory: server.DSN("directory"), Servers: []shards.ServerSpec{{Name: "own", DSN: server.DSN("postgres")}}}
-	if err := shards.Setup(ctx, e.Directory, e.Servers, 2); err != nil {
-		t.Fatal(err)
-	}
-	e.Shards = e.Open(t, shards.Config{Log: zap.NewNop()})
-	if err := e.Shards.Migrate(ctx, nil); err != nil {
-		t.Fatal(err)
-	}
-	return e, stop, start
-}
-
-func within(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline, tick := time.After(d), time.NewTicker(20*time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s", d, what)
-		case <-tick.C:
-		}
-	}
 }

@@ -37,7 +37,7 @@ func (d *Dispatcher) attempt(it *item) {
 		return
 	}
 	if time.Now().After(it.m.Expires) {
-		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: "the message's life is over"}})
+		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: errLifeOver.Error()}})
 		return
 	}
 	envelope, err := d.envelope(it)

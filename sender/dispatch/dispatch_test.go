@@ -127,7 +127,7 @@ func (s *stack) sendAs(t *testing.T, account int64, to ...string) []sender.ID {
 func (s *stack) waitFor(t *testing.T, id sender.ID, want sender.State) store.Found {
 	t.Helper()
 	var f store.Found
-	within(t, 20*time.Second, fmt.Sprintf("message in state %d", want), func() bool {
+	shardtest.Within(t, 20*time.Second, fmt.Sprintf("message in state %d", want), func() bool {
 		var err error
 		f, _, err = s.store.Info(context.Background(), 1, id)
 		if err != nil {
@@ -150,19 +150,6 @@ func (s *stack) arrived(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return list.Total
-}
-
-func within(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline, tick := time.After(d), time.NewTicker(20*time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s", d, what)
-		case <-tick.C:
-		}
-	}
 }
 
 func TestBornClaimed(t *testing.T) {
@@ -255,7 +242,7 @@ func TestCrowdedDomain(t *testing.T) {
 		}
 		return n
 	}
-	within(t, 5*time.Second, "all of 60 but 2 under way and 4 waiting to be out of hand", func() bool { return out() == 54 })
+	shardtest.Within(t, 5*time.Second, "all of 60 but 2 under way and 4 waiting to be out of hand", func() bool { return out() == 54 })
 }
 
 // TestFairLane has one account fill a domain's lane, waiting places and all: another's mail to the same domain comes
@@ -270,7 +257,7 @@ func TestFairLane(t *testing.T) {
 	}
 	begin := time.Now()
 	id := s.sendAs(t, 3, "a@big.example")[0]
-	within(t, 5*time.Second, "the third account's mail", func() bool {
+	shardtest.Within(t, 5*time.Second, "the third account's mail", func() bool {
 		f, _, err := s.store.Info(context.Background(), 3, id)
 		return err == nil && f.State == sender.Delivered
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/ledger"
 	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/shards/shardtest"
 )
 
 // TestQueueDown records 300 facts while the queue is away: they are durable, in few transactions, and wait in the
@@ -44,7 +45,7 @@ func TestQueueDown(t *testing.T) {
 		t.Errorf("state %d", s)
 	}
 	queueServer(t, &cfg)
-	within(t, 20*time.Second, "the outbox to be drained", func() bool { return len(b.outbox(t, "shard_0000")) == 0 })
+	shardtest.Within(t, 20*time.Second, "the outbox to be drained", func() bool { return len(b.outbox(t, "shard_0000")) == 0 })
 	events := told(t, u, "shard_0000")
 	for _, id := range ids {
 		if events[id] != 1 {
@@ -74,7 +75,7 @@ func TestShardsApart(t *testing.T) {
 		}
 	}
 	for shard, id := range byShard {
-		within(t, 10*time.Second, "the outbox to be drained", func() bool { return len(b.outbox(t, shard)) == 0 })
+		shardtest.Within(t, 10*time.Second, "the outbox to be drained", func() bool { return len(b.outbox(t, shard)) == 0 })
 		if events := told(t, u, shard); len(events) != 1 || events[id] != 1 {
 			t.Errorf("%s: %v, want %s alone", shard, events, id)
 		}
@@ -96,7 +97,7 @@ func TestToldTwice(t *testing.T) {
 	u, _ = queueServer(t, &cfg)
 	queue := connect(t, u)
 	entry := append([]byte{1}, id[:]...)
-	within(t, 10*time.Second, "the queue to be ready", func() bool {
+	shardtest.Within(t, 10*time.Second, "the queue to be ready", func() bool {
 		return queue.PublishEvents(context.Background(), "shard_0000", entry, string(row.ID[:])) == nil
 	})
 	next := open(t, b.Env, queue) // by the same instance, so that it may record what makes it look
@@ -104,7 +105,7 @@ func TestToldTwice(t *testing.T) {
 	if err := receive(t, next.record(delivered(1, other)), "a fact"); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 10*time.Second, "the outbox to be drained", func() bool { return len(next.outbox(t, "shard_0000")) == 0 })
+	shardtest.Within(t, 10*time.Second, "the outbox to be drained", func() bool { return len(next.outbox(t, "shard_0000")) == 0 })
 	if events := told(t, u, "shard_0000"); len(events) != 2 || events[id] != 1 || events[other] != 1 {
 		t.Errorf("told %v", events)
 	}
@@ -113,12 +114,12 @@ func TestToldTwice(t *testing.T) {
 // TestServerDown records while the shard's server is away: the fact is durable when the server is back, and done is
 // called once, then.
 func TestServerDown(t *testing.T) {
-	e, stop, start := private(t)
+	e, stop, start := shardtest.Own(t, 1)
 	b := open(t, e, jobstest.Start(t))
 	ids := b.sending(t, 1, 2)
 	stop()
 	done := b.record(delivered(1, ids[0]))
-	within(t, 10*time.Second, "the breaker to open", func() bool { return !b.Shards.Of(1).Server.Up() })
+	shardtest.Within(t, 10*time.Second, "the breaker to open", func() bool { return !b.Shards.Of(1).Server.Up() })
 	also := b.record(delivered(1, ids[1]))
 	select {
 	case err := <-done:
@@ -130,7 +131,7 @@ func TestServerDown(t *testing.T) {
 		if err := receive(t, d, "the fact"); err != nil {
 			t.Error(err)
 		}
-		within(t, 10*time.Second, "the state to be read", func() bool { // a connection of before may be dead
+		shardtest.Within(t, 10*time.Second, "the state to be read", func() bool { // a connection of before may be dead
 			f, _, err := b.store.Info(context.Background(), 1, ids[i])
 			return err == nil && f.State == sender.Delivered
 		})
@@ -142,12 +143,12 @@ func TestServerDown(t *testing.T) {
 
 // TestStopWithServerDown stops while a fact cannot be recorded: its caller is told so, soon.
 func TestStopWithServerDown(t *testing.T) {
-	e, stop, _ := private(t)
+	e, stop, _ := shardtest.Own(t, 1)
 	b := open(t, e, jobstest.Start(t))
 	id := b.sending(t, 1, 1)[0]
 	stop()
 	done := b.record(delivered(1, id))
-	within(t, 10*time.Second, "the breaker to open", func() bool { return !b.Shards.Of(1).Server.Up() })
+	shardtest.Within(t, 10*time.Second, "the breaker to open", func() bool { return !b.Shards.Of(1).Server.Up() })
 	b.stop()
 	if err := receive(t, done, "the caller to be told"); err == nil {
 		t.Error("the fact is called durable")

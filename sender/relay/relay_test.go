@@ -15,6 +15,7 @@ import (
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/bounce"
+	"github.com/postrider/postrider/shards/shardtest"
 )
 
 // report is a delivery status notification, or a complaint when its kind is "arf".
@@ -184,7 +185,7 @@ func TestOversize(t *testing.T) {
 
 // TestServerDown answers 451 while the fact cannot be stored, so that the other side keeps it, and takes it later.
 func TestServerDown(t *testing.T) {
-	e, stop, start := private(t)
+	e, stop, start := shardtest.Own(t, 1)
 	w := open(t, e)
 	id := w.delivered(t, 1, "a@example.net")
 	stop()
@@ -193,7 +194,7 @@ func TestServerDown(t *testing.T) {
 		t.Errorf("answered %d after %v", code, time.Since(begin))
 	}
 	start()
-	within(t, 20*time.Second, "the report to be taken", func() bool {
+	shardtest.Within(t, 20*time.Second, "the report to be taken", func() bool {
 		return mail(t, w.addr, "", report("failed", "5.1.1"), path(1, id)) == 250
 	})
 	w.check(t, 1, id, sender.Bounced, sender.EventBounced)

@@ -3,8 +3,6 @@ package relay
 import (
 	"context"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,7 +16,6 @@ import (
 	"github.com/postrider/postrider/sender/ledger"
 	"github.com/postrider/postrider/sender/store"
 	"github.com/postrider/postrider/shards"
-	"github.com/postrider/postrider/shards/localpg"
 	"github.com/postrider/postrider/shards/shardtest"
 )
 
@@ -74,67 +71,4 @@ func (w *world) delivered(t *testing.T, account int64, email string) sender.ID {
 		t.Fatal(err)
 	}
 	return m.ID
-}
-
-// private has one shard on a Postgres of this test alone, which can be stopped and started again.
-func private(t *testing.T) (e *shardtest.Env, stop, start func()) {
-	t.Helper()
-	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "postrider-own-")
-	if err == nil {
-		err = os.Chmod(dir, 0o711)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	bin, err := localpg.Find(ctx, filepath.Join(cache, "postrider"), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings := localpg.DefaultSettings(1<<30, "shards")
-	settings["fsync"] = "off"
-	var server *localpg.Server
-	start = func() {
-		server, err = localpg.Start(ctx, localpg.Config{Name: "own", Dir: filepath.Join(dir, "own"), Binaries: bin, Settings: settings})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	stop = func() { _ = server.Stop(ctx) }
-	start()
-	t.Cleanup(func() { stop(); _ = os.RemoveAll(dir) })
-	c, err := pgx.Connect(ctx, server.DSN("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close(ctx) }()
-	if _, err := c.Exec(ctx, "create database directory"); err != nil {
-		t.Fatal(err)
-	}
-	e = &shardtest.Env{Directory: server.DSN("directory"), Servers: []shards.ServerSpec{{Name: "own", DSN: server.DSN("postgres")}}}
-	if err := shards.Setup(ctx, e.Directory, e.Servers, 1); err != nil {
-		t.Fatal(err)
-	}
-	e.Shards = e.Open(t, shards.Config{Log: zap.NewNop()})
-	if err := e.Shards.Migrate(ctx, nil); err != nil {
-		t.Fatal(err)
-	}
-	return e, stop, start
-}
-
-func within(t *testing.T, d time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline, tick := time.After(d), time.NewTicker(20*time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s", d, what)
-		case <-tick.C:
-		}
-	}
 }

@@ -10,7 +10,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -45,26 +44,13 @@ func (p *Servers) Run(m *testing.M) {
 func (p *Servers) run(m *testing.M) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	root, err := os.MkdirTemp("", "postrider-test-")
+	root, err := folder()
 	if err != nil {
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(root) }()
-	if err := os.Chmod(root, 0o711); err != nil {
-		return 1, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	bin, err := localpg.Find(ctx, filepath.Join(cache, "postrider"), os.Stderr)
-	if err != nil {
-		return 1, err
-	}
 	for _, name := range []string{"pg1", "pg2"} {
-		settings := localpg.DefaultSettings(2<<30, "shards")
-		settings["fsync"] = "off" // the machine does not lose power between two tests
-		s, err := localpg.Start(ctx, localpg.Config{Name: name, Dir: filepath.Join(root, name), Binaries: bin, Settings: settings, Log: zap.NewNop()})
+		s, err := serve(ctx, root, name, 2<<30)
 		if err != nil {
 			return 1, err
 		}
