@@ -131,7 +131,6 @@ type Content struct {
 type Submission struct {
 	ID         ID
 	Account    int64
-	KeyID      int64
 	Content    Content
 	Recipients []Recipient
 	Tags       []string

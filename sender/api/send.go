@@ -25,7 +25,7 @@ func (a *API) send(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	sub.Account, sub.KeyID = c.key.Account, c.key.ID
+	sub.Account = c.key.Account
 	if sub.IdempotencyKey = c.header.Get("Idempotency-Key"); sub.IdempotencyKey != "" {
 		sub.Digest = sha256.Sum256(c.raw)
 	}
