@@ -139,6 +139,9 @@ type Submission struct {
 	Important  bool
 	Async      bool
 	SendAt     time.Time // not before; zero for at once
+	// ExpiresAt is when the mail is worth nothing any more, as a code or a link is: it is never delivered later.
+	// Zero for none: then a message is tried for as long as the platform tries.
+	ExpiresAt time.Time
 	// IdempotencyKey makes a repeat within 24 hours answer as the first did; empty for none.
 	IdempotencyKey string
 	// Digest is a hash of the request as it came in; a repeat must have the same.
@@ -172,7 +175,8 @@ const (
 	Spam     // the recipient complained
 	Unsubscribed
 	Cancelled
-	Expired
+	Expired // its ExpiresAt came first
+	Dead    // given up by our own fault: each attempt failed inside Postrider
 )
 
 // Final says that no further attempt will be made.
@@ -190,6 +194,7 @@ const (
 	EventSpam
 	EventExpired
 	EventCancelled
+	EventDead
 )
 
 // Event is an immutable fact about a message. Seq rises by one within a message.

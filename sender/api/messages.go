@@ -51,12 +51,12 @@ type smtpEvent struct {
 // stateNames are the states by their names outside; what is not here is queued.
 var stateNames = map[sender.State]string{
 	sender.Scheduled: "scheduled", sender.Delivered: "sent", sender.Bounced: "bounced", sender.SoftBounced: "soft-bounced",
-	sender.Expired: "soft-bounced", sender.Rejected: "rejected", sender.Spam: "spam", sender.Unsubscribed: "unsub", sender.Cancelled: "cancelled",
+	sender.Expired: "soft-bounced", sender.Rejected: "rejected", sender.Spam: "spam", sender.Unsubscribed: "unsub", sender.Cancelled: "cancelled", sender.Dead: "soft-bounced",
 }
 
 var eventNames = map[sender.EventKind]string{
 	sender.EventDelivered: "sent", sender.EventDeferred: "deferral", sender.EventBounced: "bounced",
-	sender.EventSoftBounced: "soft-bounced", sender.EventSpam: "spam", sender.EventExpired: "soft-bounced", sender.EventCancelled: "cancelled",
+	sender.EventSoftBounced: "soft-bounced", sender.EventSpam: "spam", sender.EventExpired: "soft-bounced", sender.EventCancelled: "cancelled", sender.EventDead: "soft-bounced",
 }
 
 func wireMessage(f *store.Found) message {
