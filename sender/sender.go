@@ -140,7 +140,7 @@ type Submission struct {
 	Async      bool
 	SendAt     time.Time // not before; zero for at once
 	// ExpiresAt is when the mail is worth nothing any more, as a code or a link is: it is never delivered later.
-	// Zero for none: then a message is tried for as long as the platform tries.
+	// Zero for none: then a message is tried for as long as the platform tries any.
 	ExpiresAt time.Time
 	// IdempotencyKey makes a repeat within 24 hours answer as the first did; empty for none.
 	IdempotencyKey string
@@ -157,7 +157,22 @@ type Message struct {
 	Recipient  Recipient
 	Attempt    int       // attempts begun so far
 	Expires    time.Time // no attempt after this
+	Perishable bool      // Expires is the customer's own: the mail is worth nothing later
+	Class      Class
+	Crashes    int // attempts that ended inside us: a panic, or the end of the process
 }
+
+// Class says in which order messages that wait are taken.
+type Class int16
+
+// The classes. An account that sends more than its share has the surplus in the two bulk classes, in which accounts take
+// turns; what was in hand when processes ended is taken one at a time.
+const (
+	Prompt Class = iota
+	BulkImportant
+	Bulk
+	Suspect
+)
 
 // State is where a message is in its life.
 type State int16

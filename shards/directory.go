@@ -29,6 +29,7 @@ const (
 	mapShardsSQL  = `select name, server, epoch, state = 'fenced', partition_days from shards order by name`
 	mapBucketsSQL = `select bucket, shard from buckets`
 	mapOverSQL    = `select account, shard from overrides`
+	mapPausesSQL  = `select kind, coalesce(shard, ''), coalesce(account, 0) from pauses`
 )
 
 // load reads the whole map in one snapshot and puts it in place if it is newer.
@@ -38,9 +39,20 @@ func (s *Shards) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	m := &Map{byName: map[string]*Shard{}, overrides: map[int64]*Shard{}}
+	var pauses []Pause
 	err := pgx.BeginTxFunc(ctx, s.directory, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		return s.read(ctx, tx, m)
+		if err := s.read(ctx, tx, m); err != nil {
+			return err
+		}
+		var p Pause
+		return each(ctx, tx, mapPausesSQL, []any{&p.Kind, &p.Shard, &p.Account}, func() error {
+			pauses = append(pauses, p)
+			return nil
+		})
 	})
+	if code(err) == "42P01" {
+		return fmt.Errorf("the directory is not set up, or not up to date: start postrider serve of this version once: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: read the map: %w", ErrNoDirectory, err)
 	}
@@ -49,6 +61,7 @@ func (s *Shards) load(ctx context.Context) error {
 			return fmt.Errorf("bucket %d has no shard: was the directory set up to the end?", b)
 		}
 	}
+	m.pause(pauses)
 	if old := s.current.Load(); old == nil || m.Version > old.Version {
 		s.current.Store(m)
 	}

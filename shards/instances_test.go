@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/postrider/postrider/shards"
 	"github.com/postrider/postrider/shards/shardtest"
 )
@@ -34,5 +36,51 @@ func TestGapInHeartbeats(t *testing.T) {
 	}
 	if dead, err := s.Dead(ctx, v); err != nil || len(dead) != 0 {
 		t.Errorf("dead just after a gap: %v %v", dead, err)
+	}
+}
+
+// TestServerClockSteps sets a server's clock an hour forward, as seen in its rows: the living are not taken for dead,
+// however often; a killed one is found in time, with the clock right, ahead or behind.
+func TestServerClockSteps(t *testing.T) {
+	t.Parallel()
+	e := pg.New(t, 1)
+	ctx, dsn := context.Background(), e.Servers[0].DSN
+	s := e.Open(t, shards.Config{})
+	s.Beat(ctx)
+	v, living := s.Map().Servers()[0], e.Shards.Instance()
+	right, ahead, behind := [16]byte{1}, [16]byte{2}, [16]byte{3}
+	exec(t, dsn, `insert into postrider.instances (id, floor, seen_at) select i, i, now() + age from (values
+		('01000000-0000-0000-0000-000000000000'::uuid, interval '0'), ('02000000-0000-0000-0000-000000000000', '-1 hour'),
+		('03000000-0000-0000-0000-000000000000', '1 hour')) as killed (i, age)`)
+	begin, found := time.Now(), map[[16]byte]time.Duration{}
+	shardtest.Within(t, 50*time.Second, "all three that were killed to be found", func() bool {
+		exec(t, dsn, "update postrider.instances set seen_at = seen_at - interval '1 hour' where id = '"+uuid.UUID(living).String()+"' and seen_at > now() - interval '30 minutes'")
+		dead, err := s.Dead(ctx, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range dead {
+			if _, old := found[d.ID]; !old {
+				found[d.ID] = time.Since(begin)
+			}
+			if d.Gone || d.Floor != d.ID {
+				t.Fatalf("%x: gone %v, floor %x", d.ID, d.Gone, d.Floor)
+			}
+		}
+		return len(found) >= 3
+	})
+	for id, from := range map[[16]byte]time.Duration{right: shards.Silent, ahead: 15 * time.Second, behind: 40 * time.Second} {
+		if at := found[id]; at < from-time.Second || at > from+4*time.Second {
+			t.Errorf("%x was found after %v, want %v", id[0], at, from)
+		}
+	}
+	if at, wrong := found[living]; wrong {
+		t.Errorf("one whose heart beats was taken for dead after %v", at)
+	}
+	if err := s.Forget(ctx, v, right); err != nil {
+		t.Fatal(err)
+	}
+	if dead, err := s.Dead(ctx, v); err != nil || len(dead) != 2 {
+		t.Errorf("after one was forgotten: %v, %v", dead, err)
 	}
 }

@@ -32,6 +32,7 @@ type Map struct {
 	byName    map[string]*Shard
 	buckets   [Buckets]*Shard
 	overrides map[int64]*Shard
+	pauses    map[string]*paused // by kind; empty for none
 }
 
 // Of is the shard of an account.

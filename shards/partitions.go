@@ -2,6 +2,7 @@ package shards
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -124,13 +125,14 @@ func (s *Shards) maintain(ctx context.Context, sh *Shard) error {
 }
 
 const expiredSQL = `
-select c.relname, p.relname, i.inhdetachpending
+select c.relname, p.relname, i.inhdetachpending, substring(pg_get_expr(p.relpartbound, p.oid) from 'FROM \(''([0-9a-f-]{36})''\)')::uuid,
+  substring(pg_get_expr(p.relpartbound, p.oid) from 'TO \(''([0-9a-f-]{36})''\)')::uuid
 from pg_inherits i join pg_class p on p.oid = i.inhrelid join pg_class c on c.oid = i.inhparent
 where c.relnamespace = $1::regnamespace and c.relkind = 'p'
   and (i.inhdetachpending or substring(pg_get_expr(p.relpartbound, p.oid) from 'TO \(''([0-9a-f-]{36})''\)') <= $2)
   and abs(extract(epoch from now()) - $3) < 3600
 union all
-select '', p.relname, false
+select '', p.relname, false, null, null
 from pg_class p
 where p.relnamespace = $1::regnamespace and p.relkind = 'r' and p.relname ~ '_[0-9]{8}$' and to_date(right(p.relname, 8), 'YYYYMMDD') < to_timestamp($4)
   and not exists (select 1 from pg_inherits i where i.inhrelid = p.oid)
@@ -143,6 +145,7 @@ const expireLimit = time.Minute
 type expiredPartition struct {
 	Parent, Name string // no parent: detached by an earlier run that was cut off before the drop
 	Pending      bool   // an earlier detach was cut off half-way
+	From, To     *[16]byte
 }
 
 // expire detaches and drops the partitions that end before a time. Detaching CONCURRENTLY waits for
@@ -165,6 +168,12 @@ func (s *Shards) expire(ctx context.Context, sh *Shard, before time.Time) error 
 		return err
 	}
 	for _, p := range old {
+		if needed, err := s.needed(ctx, sh, &p); err != nil {
+			return fmt.Errorf("expire %s.%s: %w", sh.Name, p.Name, err)
+		} else if needed > 0 {
+			s.cfg.Log.Debug("old partition still needed", zap.String("shard", sh.Name), zap.String("partition", p.Name), zap.Int("rows", needed))
+			continue
+		}
 		how := "concurrently"
 		if p.Pending {
 			how = "finalize"
@@ -181,4 +190,24 @@ func (s *Shards) expire(ctx context.Context, sh *Shard, before time.Time) error 
 		s.cfg.Log.Info("partition expired", zap.String("shard", sh.Name), zap.String("partition", p.Name))
 	}
 	return nil
+}
+
+// needed counts the rows that keep a partition. What belongs together, a submission and its messages, has ids made within
+// a minute, so the neighbours count too.
+func (s *Shards) needed(ctx context.Context, sh *Shard, p *expiredPartition) (int, error) {
+	if s.cfg.Needed == nil || p.From == nil || p.To == nil || p.Pending {
+		return 0, nil
+	}
+	return s.cfg.Needed(ctx, sh.Name, shifted(*p.From, -time.Minute), shifted(*p.To, time.Minute))
+}
+
+// shifted is the first id made a while after, or before, a bound of a partition.
+func shifted(id [16]byte, by time.Duration) [16]byte {
+	var ms [8]byte
+	copy(ms[2:], id[:6])
+	t := max(int64(binary.BigEndian.Uint64(ms[:]))+by.Milliseconds(), 0)
+	var out [16]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(t))
+	copy(out[:6], ms[2:])
+	return out
 }

@@ -29,6 +29,7 @@ type Server struct {
 	begun   time.Time
 	beat    atomic.Int64 // time from begun to the last heartbeat that was stored, by the monotonic clock; 0 for none
 	beats   atomic.Int64 // and to the first since they have come without a gap
+	vigil   vigil        // over the heartbeats of others
 	ctx     context.Context
 	stop    context.CancelFunc
 

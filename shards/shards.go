@@ -39,6 +39,9 @@ type Config struct {
 	Floor     func() [16]byte // smallest id that is born claimed and in hand; zero for none
 	BeatEvery time.Duration   // heartbeat, default 5 s
 	Retention time.Duration   // age at which a partition is dropped; default 90 days
+	// Needed counts the rows of a shard with ids from one to before another that must not be dropped yet, whatever their
+	// age. Their partitions stay until they may go. Nil: none is needed.
+	Needed func(ctx context.Context, shard string, from, to [16]byte) (int, error)
 }
 
 // Shards is the one way to the data of accounts.

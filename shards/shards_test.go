@@ -283,6 +283,36 @@ func TestPartitionsAheadAndExpiry(t *testing.T) {
 	})
 }
 
+// TestNeededPartitionsStay keeps an old partition for as long as somebody needs a row of it, or of its neighbours' edges.
+func TestNeededPartitionsStay(t *testing.T) {
+	e := pg.New(t, 1)
+	exec(t, e.Servers[0].DSN, `create table shard_0000.messages_20200102 (like shard_0000.messages including all);
+		alter table shard_0000.messages attach partition shard_0000.messages_20200102
+		for values from ('016f6379-6000-0000-0000-000000000000') to ('016f8785-a400-0000-0000-000000000000');
+		create table shard_0000.events_20200102 (like shard_0000.events including all);
+		alter table shard_0000.events attach partition shard_0000.events_20200102
+		for values from ('016f6379-6000-0000-0000-000000000000') to ('016f8785-a400-0000-0000-000000000000')`)
+	there := func() (n int) {
+		query(t, e.Servers[0].DSN, "select count(*) from pg_class where relname in ('messages_20200102', 'events_20200102')", &n)
+		return n
+	}
+	asked := make(chan string, 100)
+	e.Open(t, shards.Config{Needed: func(_ context.Context, shard string, from, to [16]byte) (int, error) {
+		asked <- fmt.Sprintf("%s %x %x", shard, from[:6], to[:6])
+		return 1, nil
+	}})
+	for range 2 { // a minute around the week
+		if got := <-asked; got != "shard_0000 016f637875a0 016f87868e60" {
+			t.Errorf("asked for %s", got)
+		}
+	}
+	if n := there(); n != 2 {
+		t.Errorf("%d of 2 needed partitions are left", n)
+	}
+	e.Open(t, shards.Config{Needed: func(context.Context, string, [16]byte, [16]byte) (int, error) { return 0, nil }})
+	shardtest.Within(t, 10*time.Second, "the partitions to be dropped that nobody needs", func() bool { return there() == 0 })
+}
+
 // TestIDsPrune shows that a lookup by id touches one partition.
 func TestIDsPrune(t *testing.T) {
 	e := pg.New(t, 1)
@@ -323,7 +353,7 @@ func countRejects(t *testing.T, e *shardtest.Env, like string) int {
 	return total
 }
 
-func exec(t *testing.T, dsn, sql string) {
+func exec(t testing.TB, dsn, sql string) {
 	t.Helper()
 	c, err := pgx.Connect(context.Background(), dsn)
 	if err != nil {

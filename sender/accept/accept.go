@@ -4,6 +4,7 @@
 package accept
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/store"
@@ -23,8 +25,11 @@ type Config struct {
 	Shards *shards.Shards
 	Store  *store.Store
 	Life   time.Duration // how long a message is tried
+	// Share and Burst are how many messages a second, and at once, an account may send before the rest is bulk;
+	// DefaultShare and DefaultBurst if 0.
+	Share, Burst int
 	// Reserve asks the dispatcher of this process for room; with it, messages are born in its hands.
-	Reserve func(account int64, ids []sender.ID, bytes int) bool
+	Reserve func(messages []sender.Message, bytes int) bool
 	// Hand gives the dispatcher what was stored, after the commit.
 	Hand func(sub *sender.Submission, messages []sender.Message)
 	// Drop takes back a reservation; unsure says that the messages may have been stored all the same.
@@ -61,14 +66,18 @@ type Result struct {
 type Door struct {
 	cfg     Config
 	group   *shards.Group[*store.Accepted]
+	large   *shards.Group[*store.Accepted] // for submissions whose commit would keep others waiting
 	keys    keyLocks
+	pace    *pace
 	results *prometheus.CounterVec
 	took    prometheus.Histogram
 }
 
 // New makes a door; Run opens it.
 func New(cfg Config) *Door {
-	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}}
+	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}, pace: newPace(cmp.Or(cfg.Share, DefaultShare), cmp.Or(cfg.Burst, DefaultBurst))}
+	d.large = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
+		Committers: 1, Max: 10, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 500})
 	d.group = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
 		Committers: 2, Max: 100, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 5000})
 	d.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_accepted_total",
@@ -82,7 +91,15 @@ func New(cfg Config) *Door {
 }
 
 // Run takes submissions until ctx ends.
-func (d *Door) Run(ctx context.Context) error { return d.group.Run(ctx) }
+func (d *Door) Run(ctx context.Context) error {
+	var both errgroup.Group
+	both.Go(func() error { return d.large.Run(ctx) })
+	both.Go(func() error { return d.group.Run(ctx) })
+	return both.Wait()
+}
+
+// largeSubmission is the number of messages above which a submission does not share a commit with smaller ones.
+const largeSubmission = 50
 
 // manyRecipients is the number above which a send is answered as queued.
 const manyRecipients = 10
@@ -147,7 +164,10 @@ func (d *Door) prepare(sub *sender.Submission) ([]Result, *store.Accepted, error
 	if !sub.SendAt.IsZero() {
 		status, why, begins = Scheduled, "", sub.SendAt
 	}
-	expires := begins.Add(d.cfg.Life)
+	expires, perishable := begins.Add(d.cfg.Life), false
+	if !sub.ExpiresAt.IsZero() {
+		expires, perishable = sub.ExpiresAt, true
+	}
 	for i, r := range sub.Recipients {
 		id := sender.NewID()
 		results[i] = Result{Email: r.Email, Status: status, QueuedReason: why, ID: id.String()}
@@ -159,7 +179,7 @@ func (d *Door) prepare(sub *sender.Submission) ([]Result, *store.Accepted, error
 			results[i] = Result{Email: r.Email, Status: Invalid, Reason: sender.ReasonInvalid, ID: id.String()}
 			continue
 		}
-		m := sender.Message{ID: id, Account: sub.Account, Submission: sub.ID, State: sender.Queued, Recipient: r, Expires: expires}
+		m := sender.Message{ID: id, Account: sub.Account, Submission: sub.ID, State: sender.Queued, Recipient: r, Expires: expires, Perishable: perishable}
 		a.Messages = append(a.Messages, m)
 		if bcc := sub.Content.BccAddress; bcc != "" {
 			shown := r.Address
@@ -167,8 +187,10 @@ func (d *Door) prepare(sub *sender.Submission) ([]Result, *store.Accepted, error
 			a.Messages = append(a.Messages, m)
 		}
 	}
+	class := d.pace.class(sub, len(a.Messages), time.Now())
 	a.Metadata = make([]string, len(a.Messages))
 	for i := range a.Messages {
+		a.Messages[i].Class = class
 		text, err := metadata(sub.Metadata, a.Messages[i].Recipient.Metadata)
 		if err != nil {
 			return nil, nil, err
@@ -213,14 +235,18 @@ func size(a *store.Accepted) int {
 
 // reserve asks for room in the dispatcher, so that the messages are born in its hands.
 func (d *Door) reserve(a *store.Accepted) {
-	a.Claimed = len(a.Messages) > 0 && a.Submission.SendAt.IsZero() && d.cfg.Reserve(a.Submission.Account, ids(a), size(a))
+	a.Claimed = len(a.Messages) > 0 && a.Submission.SendAt.IsZero() && d.cfg.Reserve(a.Messages, size(a))
 }
 
 // store commits with whatever else is waiting. If the commit is unsure, the messages may be there all the
 // same: the caller is told to try again, and the sweeper finds them by their rows.
 func (d *Door) store(a *store.Accepted, results []Result) ([]Result, error) {
 	d.reserve(a)
-	if err := d.group.Do(a.Submission.Account, a, size(a)); err != nil {
+	group := d.group
+	if len(a.Messages) > largeSubmission {
+		group = d.large
+	}
+	if err := group.Do(a.Submission.Account, a, size(a)); err != nil {
 		if a.Claimed {
 			d.cfg.Drop(a.Submission.Account, ids(a), true)
 		}

@@ -228,7 +228,7 @@ func TestCopies(t *testing.T) {
 	if n := len(w.send(t, s)); n != 3 {
 		t.Errorf("%d answers to 3 recipients", n)
 	}
-	claimed, err := w.store.Claim(context.Background(), w.Shards.Of(2).Name, 10)
+	claimed, err := w.store.Claim(context.Background(), w.Shards.Of(2).Name, store.Take{Prompt: 10})
 	if err != nil || len(claimed) != 4 {
 		t.Fatalf("%d messages of 4, %v", len(claimed), err)
 	}

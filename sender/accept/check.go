@@ -32,7 +32,7 @@ func check(s *sender.Submission) error {
 	if !s.SendAt.After(time.Now()) {
 		s.SendAt = time.Time{} // the past is now
 	}
-	for _, err := range []error{checkSendAt(s.SendAt), checkRecipients(s), checkContent(&s.Content), checkFiles(&s.Content), checkLabels(s), checkKey(s.IdempotencyKey)} {
+	for _, err := range []error{checkTimes(s), checkRecipients(s), checkContent(&s.Content), checkFiles(&s.Content), checkLabels(s), checkKey(s.IdempotencyKey)} {
 		if err != nil {
 			return err
 		}
@@ -40,9 +40,18 @@ func check(s *sender.Submission) error {
 	return nil
 }
 
-func checkSendAt(at time.Time) error {
-	if at.After(time.Now().Add(MaxAhead)) {
+func checkTimes(s *sender.Submission) error {
+	now := time.Now()
+	switch {
+	case s.SendAt.After(now.Add(MaxAhead)):
 		return sender.Invalid("send_at", "is more than a year ahead")
+	case s.ExpiresAt.IsZero():
+	case !s.ExpiresAt.After(now):
+		return sender.Invalid("expires_at", "is in the past: the mail would never be sent")
+	case !s.ExpiresAt.After(s.SendAt):
+		return sender.Invalid("expires_at", "is not after send_at: the mail would never be sent")
+	case s.ExpiresAt.After(now.Add(MaxAhead)):
+		return sender.Invalid("expires_at", "is more than a year ahead")
 	}
 	return nil
 }

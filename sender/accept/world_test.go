@@ -52,12 +52,12 @@ func open(t *testing.T, e *shardtest.Env) *world {
 	return w
 }
 
-func (w *world) reserve(account int64, ids []sender.ID, _ int) bool {
+func (w *world) reserve(messages []sender.Message, _ int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	room := w.room && account%2 == 1
-	for _, id := range ids {
-		w.offered[id] = room
+	room := w.room && messages[0].Account%2 == 1
+	for _, m := range messages {
+		w.offered[m.ID] = room
 	}
 	return room
 }

@@ -1,5 +1,6 @@
-// Package api serves the Mandrill-compatible HTTP API: it reads requests leniently, as the SDKs in use need,
-// authenticates them, and turns what the core says into Mandrill's words.
+// Package api serves HTTP: Mandrill's API under /api, which reads requests leniently, as the SDKs in use need, and
+// speaks Mandrill's words; and our own under /v1, which names what it does not know and speaks ours. Both read bodies
+// under the same limits, know the same keys and scopes, and come through the same door.
 package api
 
 import (
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +30,7 @@ type Config struct {
 	Door   *accept.Door
 	Log    *zap.Logger
 	Ready  func() error                     // nil when a send can be accepted
+	Warn   func() []string                  // a line for each thing that is degraded though sends are accepted; may be nil
 	At     func(shard string, at time.Time) // says that a message was moved to a time
 }
 
@@ -54,6 +57,7 @@ type API struct {
 // call is one authenticated request.
 type call struct {
 	key    shards.Key
+	id     string // in the path, under /v1
 	body   object
 	raw    []byte
 	header http.Header
@@ -88,7 +92,11 @@ func New(cfg Config) *API {
 			e.POST("/api/"+version+"/"+name+".json", h)
 		}
 	}
-	a.server = &http.Server{Handler: tidyPath(e), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+	e.GET(problemPath+":name", explain)
+	for _, r := range a.routes() {
+		e.Add(r.verb, r.path, a.serveOurs(r.method))
+	}
+	a.server = &http.Server{Handler: tidyPath(crossOrigin(e)), ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
 		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10, ErrorLog: zap.NewStdLog(cfg.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel)))}
 	return a
 }
@@ -154,49 +162,62 @@ func routeError(c echo.Context, err error) error {
 	}
 	switch h.Code {
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
-		message := "Unknown method \"" + c.Request().URL.Path + "\""
-		if c.Request().Method != http.MethodPost {
-			message = "API calls are made by POST with a JSON body; this was " + c.Request().Method
+		r := c.Request()
+		message := "Unknown method \"" + r.URL.Path + "\""
+		switch {
+		case ours(r):
+			message = "there is no call " + r.Method + " " + r.URL.Path + ": /openapi.json describes all there are"
+		case r.Method != http.MethodPost:
+			message = "API calls are made by POST with a JSON body; this was " + r.Method
 		}
 		return &sender.Error{Kind: sender.KindUnknownMethod, Message: message}
 	}
 	return err
 }
 
+// ready is for load balancers, which look at the status, and for people, who read what is degraded.
 func (a *API) ready(c echo.Context) error {
 	if err := a.cfg.Ready(); err != nil {
 		return c.String(http.StatusServiceUnavailable, err.Error()+"\n")
 	}
-	return c.String(http.StatusOK, "ready\n")
+	lines := []string{"ready"}
+	if a.cfg.Warn != nil {
+		lines = append(lines, a.cfg.Warn()...)
+	}
+	return c.String(http.StatusOK, strings.Join(lines, "\n")+"\n")
 }
 
-// serve reads, authenticates and runs one call.
+// serve runs one call of Mandrill's API. The key stands in the body, so that is read before the caller is known.
 func (a *API) serve(m method) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		r := c.Request()
-		raw, release, err := a.read(r)
+		in, release, err := a.take(c.Request(), decode)
 		defer release()
 		if err != nil {
-			if errors.Is(err, errBusy) { // a client reads the answer when it has sent its body: closing before that shows it a reset
-				_, _ = io.CopyN(io.Discard, r.Body, maxBody)
-			}
 			return a.fail(c, err)
 		}
-		body, err := decode(r.Header.Get("Content-Type"), raw)
+		secret, err := bodyKey(in.body)
 		if err != nil {
 			return a.fail(c, err)
 		}
-		key, err := a.authenticate(r.Context(), body, m)
+		if in.key, err = a.authenticate(c.Request().Context(), secret, m); err != nil {
+			return a.fail(c, err)
+		}
+		answer, err := m.do(c.Request().Context(), in)
 		if err != nil {
 			return a.fail(c, err)
 		}
-		answer, err := m.do(r.Context(), &call{key: key, body: body, raw: raw, header: r.Header})
-		if err != nil {
-			return a.fail(c, err)
-		}
-		c.Response().Header().Set("Access-Control-Allow-Origin", "*")
 		return c.JSON(http.StatusOK, answer)
 	}
+}
+
+// take reads the body of a call. Its memory is counted as held until release.
+func (a *API) take(r *http.Request, decode func(contentType string, body []byte) (object, error)) (in *call, release func(), err error) {
+	raw, release, err := a.read(r)
+	if err != nil {
+		return nil, release, err
+	}
+	body, err := decode(r.Header.Get("Content-Type"), raw)
+	return &call{body: body, raw: raw, header: r.Header}, release, err
 }
 
 // read takes in a body of at most 25 MiB. What is over 64 KiB is counted against a fixed amount of memory, as it
@@ -254,28 +275,25 @@ func tooLarge() error {
 	return &sender.Error{Kind: sender.KindTooLarge, Message: "the body is larger than 25 MiB"}
 }
 
-func (a *API) authenticate(ctx context.Context, body object, m method) (shards.Key, error) {
-	text, err := body.text("key")
-	if err != nil {
-		return shards.Key{}, err
+func bodyKey(body object) (string, error) {
+	secret, err := body.text("key")
+	if err == nil && secret == "" {
+		err = &sender.Error{Kind: sender.KindValidation, Message: "You must specify a key value"}
 	}
-	if text == "" {
-		return shards.Key{}, &sender.Error{Kind: sender.KindValidation, Message: "You must specify a key value", Field: ""}
-	}
-	key, err := a.cfg.Shards.FindKey(ctx, text)
+	return secret, err
+}
+
+// authenticate finds the key and holds its scope against the call.
+func (a *API) authenticate(ctx context.Context, secret string, m method) (shards.Key, error) {
+	key, err := a.cfg.Shards.FindKey(ctx, secret)
 	switch {
 	case errors.Is(err, shards.ErrNoKey):
 		return key, &sender.Error{Kind: sender.KindInvalidKey, Message: "Invalid API key"}
 	case err != nil:
 		return key, sender.Unavailable(err)
 	}
-	if key.Scope == shards.ScopeFull {
+	if key.Scope == shards.ScopeFull || slices.Contains(m.scopes, key.Scope) {
 		return key, nil
-	}
-	for _, s := range m.scopes {
-		if s == key.Scope {
-			return key, nil
-		}
 	}
 	return key, &sender.Error{Kind: sender.KindForbidden, Message: "this key's scope (" + string(key.Scope) + ") does not allow the call"}
 }

@@ -67,14 +67,17 @@ func TestFail(t *testing.T) {
 
 // TestNames has every state and event be called by a name of the Mandrill API.
 func TestNames(t *testing.T) {
-	for s := sender.Queued; s <= sender.Expired; s++ {
+	for s := sender.Queued; s <= sender.Dead; s++ {
 		name := wireMessage(&store.Found{Message: sender.Message{State: s}}).State
+		if v1States[s] == "" {
+			t.Errorf("state %d has no name under /v1", s)
+		}
 		if waits := s == sender.Queued || s == sender.Sending || s == sender.Deferred; waits != (name == "queued") || name == "" {
 			t.Errorf("state %d is called %q", s, name)
 		}
 	}
-	for k := sender.EventDelivered; k <= sender.EventExpired; k++ {
-		if eventNames[k] == "" {
+	for k := sender.EventDelivered; k <= sender.EventDead; k++ {
+		if eventNames[k] == "" || v1Events[k] == "" {
 			t.Errorf("event %d has no name", k)
 		}
 	}
@@ -127,6 +130,44 @@ func TestRoutes(t *testing.T) {
 	a.cfg.Ready = func() error { return errors.New("no Postgres server answers") }
 	if res, body := do(a, http.MethodGet, "/readyz", ""); res.StatusCode != 503 || body != "no Postgres server answers\n" {
 		t.Errorf("not ready: %d %s", res.StatusCode, body)
+	}
+}
+
+// TestReadyWarns has what is degraded be said without turning anybody away.
+func TestReadyWarns(t *testing.T) {
+	a := bare()
+	var lines []string
+	a.cfg.Warn = func() []string { return lines }
+	if res, body := do(a, http.MethodGet, "/readyz", ""); res.StatusCode != 200 || body != "ready\n" {
+		t.Errorf("nothing to say: %d %q", res.StatusCode, body)
+	}
+	lines = []string{"queue: away", "pg2: away"}
+	if res, body := do(a, http.MethodGet, "/readyz", ""); res.StatusCode != 200 || body != "ready\nqueue: away\npg2: away\n" {
+		t.Errorf("two lines: %d %q", res.StatusCode, body)
+	}
+}
+
+// TestCrossOrigin asks as a browser does: first whether it may, then in earnest; refusals can be read too.
+func TestCrossOrigin(t *testing.T) {
+	a := bare()
+	for _, path := range []string{"/api/1.0/messages/send.json", "/v1/messages", "/v1/messages/" + strings.Repeat("0", 32), "//v1/messages/"} {
+		res, body := do(a, http.MethodOptions, path, "")
+		h := res.Header
+		if res.StatusCode != 204 || body != "" || h.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "POST") ||
+			h.Get("Access-Control-Allow-Headers") != "*, Authorization" || h.Get("Access-Control-Max-Age") == "" {
+			t.Errorf("preflight of %s: %d %v %s", path, res.StatusCode, h, body)
+		}
+		if res, _ := do(a, http.MethodPost, path, "{}"); res.StatusCode < 400 || res.Header.Get("Access-Control-Allow-Origin") != "*" || res.Header.Get("Access-Control-Expose-Headers") != "Retry-After" {
+			t.Errorf("refusal at %s: %d %v", path, res.StatusCode, res.Header)
+		}
+	}
+	if res, _ := do(a, http.MethodGet, "/openapi.json", ""); res.StatusCode != 200 || res.Header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("the description: %d %v", res.StatusCode, res.Header)
+	}
+	for _, path := range []string{"/readyz", "/v1x"} { // no API
+		if res, _ := do(a, http.MethodOptions, path, ""); res.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s: %d %v", path, res.StatusCode, res.Header)
+		}
 	}
 }
 

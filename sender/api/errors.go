@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -42,29 +43,41 @@ type errorBody struct {
 	Message string `json:"message"`
 }
 
-// fail answers with an error. What is no *sender.Error is our fault: it is logged and not told.
+// fail answers with an error, in the shape of the API that was called. What is no *sender.Error is our fault: it is
+// logged and not told.
 func (a *API) fail(c echo.Context, err error) error {
-	var e *sender.Error
-	_ = errors.As(err, &e)
-	if e == nil || errorTable[e.Kind].status == 0 {
-		e = &sender.Error{Kind: sender.KindInternal, Err: err}
+	var known *sender.Error
+	_ = errors.As(err, &known)
+	if known == nil || errorTable[known.Kind].status == 0 {
+		known = &sender.Error{Kind: sender.KindInternal}
 	}
-	w := errorTable[e.Kind]
-	message := e.Message
-	switch {
-	case e.Kind == sender.KindInternal:
+	e := *known
+	switch e.Kind {
+	case sender.KindInternal:
 		a.cfg.Log.Error("request failed", zap.String("path", c.Path()), zap.Error(err))
-		message = "An unknown error occurred processing your request. Please try again later."
-	case e.Kind == sender.KindUnavailable:
+		e.Message = "An unknown error occurred processing your request. Please try again later."
+	case sender.KindUnavailable:
 		a.cfg.Log.Debug("request refused for now", zap.String("path", c.Path()), zap.Error(err))
-	case e.Kind == sender.KindValidation && e.Field != "":
-		message = validationText(e)
+		drain(c.Request())
+	case sender.KindInvalidKey, sender.KindForbidden:
+		drain(c.Request())
 	}
 	if e.RetryAfter > 0 {
 		c.Response().Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
-	return c.JSON(w.status, errorBody{"error", w.code, w.name, message})
+	if ours(c.Request()) {
+		return failOurs(c, &e)
+	}
+	w := errorTable[e.Kind]
+	if e.Kind == sender.KindValidation && e.Field != "" {
+		e.Message = validationText(&e)
+	}
+	return c.JSON(w.status, errorBody{"error", w.code, w.name, e.Message})
 }
+
+// drain reads what is left of a body, if anything is: a client reads the answer when it has sent its body, and closing
+// before that shows it a reset.
+func drain(r *http.Request) { _, _ = io.CopyN(io.Discard, r.Body, maxBody) }
 
 // validationText is Mandrill's own form, so that clients which parse it find the field.
 func validationText(e *sender.Error) string {

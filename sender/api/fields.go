@@ -246,8 +246,15 @@ func (o object) base64(name string) ([]byte, error) {
 // means its end.
 func (o object) moment(name string, dayEnd bool) (time.Time, error) {
 	s, err := o.text(name)
-	if err != nil || s == "" {
+	if err != nil {
 		return time.Time{}, err
+	}
+	return moment(o.at(name), s, dayEnd)
+}
+
+func moment(field, s string, dayEnd bool) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
 	}
 	for _, layout := range []string{time.DateTime, time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05.999999999", "2006-01-02 15:04"} {
 		if t, err := time.Parse(layout, s); err == nil {
@@ -260,5 +267,49 @@ func (o object) moment(name string, dayEnd bool) (time.Time, error) {
 		}
 		return t, nil
 	}
-	return time.Time{}, sender.Invalid(o.at(name), "is not a time: write it as 2026-01-31 13:45:00 (UTC), or as 2026-01-31T13:45:00+01:00 (ISO 8601)")
+	return time.Time{}, sender.Invalid(field, "is not a time: write it as 2026-01-31 13:45:00 (UTC), or as 2026-01-31T13:45:00+01:00 (ISO 8601)")
+}
+
+// Unix seconds are from 2001 to 2286: less would be a year or a day written without dashes, more are milliseconds.
+const (
+	minUnix = 1_000_000_000
+	maxUnix = 9_999_999_999
+)
+
+// instant reads a time in the forms of moment, or as whole Unix seconds; the zero time when absent. A date alone means its
+// beginning.
+func (o object) instant(name string) (time.Time, error) {
+	s, err := o.text(name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return instant(o.at(name), s)
+}
+
+func instant(field, s string) (time.Time, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	switch {
+	case err != nil:
+		return moment(field, s, false)
+	case n < minUnix || n > maxUnix:
+		return time.Time{}, sender.Invalid(field, "is not a time in Unix seconds, which have ten digits: %d", n)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+// only refuses fields that are not among those of a call, by their names: a slip of the pen must not go unseen.
+func (o object) only(names ...string) error {
+	for _, n := range o.names() {
+		if !slices.Contains(names, n) {
+			return sender.Invalid(o.at(n), "is not a field of this call: %s", known(names))
+		}
+	}
+	return nil
+}
+
+func known(names []string) string {
+	if len(names) == 0 {
+		return "it has none"
+	}
+	return "it has " + strings.Join(names, ", ")
 }

@@ -157,6 +157,23 @@ func TestMoment(t *testing.T) {
 	}
 }
 
+func TestInstant(t *testing.T) {
+	for _, value := range []string{`1769860800`, `"1769860800"`, `"2026-01-31 12:00:00"`, `"2026-01-31T13:00:00+01:00"`} {
+		if got, err := field(t, value).instant("x"); err != nil || !got.Equal(testTime) {
+			t.Errorf("%s: %v, %v", value, got, err)
+		}
+	}
+	for _, value := range []string{`null`, `""`} {
+		if got, err := field(t, value).instant("x"); err != nil || !got.IsZero() {
+			t.Errorf("%s: %v, %v", value, got, err)
+		}
+	}
+	for _, value := range []string{`0`, `-1`, `2026`, `20260131`, `1769860800000`, `1.7e9`, `1769860800.5`, `"1769860800000000000000"`, `true`, `{}`, `"tomorrow"`} {
+		_, err := field(t, value).instant("x")
+		wrong(t, err, "message.x")
+	}
+}
+
 func TestReadQuery(t *testing.T) {
 	read := func(body string) object { return mustDecode(t, "", body) }
 	for _, body := range []string{`{}`, `{"query":"*"}`, `{"query":" "}`, `{"query":null,"date_from":"","date_to":null,"tags":{},"senders":[],"limit":0}`, `{"limit":-5}`} {

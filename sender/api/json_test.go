@@ -112,7 +112,7 @@ func TestDuplicates(t *testing.T) {
 func TestForm(t *testing.T) {
 	o := mustDecode(t, form, "key=k&async=true&message[html]=%3Cp%3E&message[to][0][email]=a%40b.co&message[to][0][type]=cc&message[to][1][email]=c%40d.co"+
 		"&message[tags][]=x&message[tags][]=y&message[headers][X-A]=1&message[metadata][id]=7&message[important]=&message[images]=&empty")
-	s, err := readSubmission(o)
+	s, err := readSubmission(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,8 +160,11 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		if _, err := readSubmission(o); err != nil && kind(err) == 0 {
+		if _, err := readSubmission(o, nil); err != nil && kind(err) == 0 {
 			t.Errorf("%v is our fault", err)
+		}
+		if _, err := readMail(o, nil); err != nil && kind(err) == 0 {
+			t.Errorf("%v is our fault under /v1", err)
 		}
 		if _, err := readQuery(o, testTime); err != nil && kind(err) == 0 {
 			t.Errorf("%v is our fault", err)

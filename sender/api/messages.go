@@ -105,6 +105,11 @@ func messageID(body object) (sender.ID, error) {
 	if text == "" {
 		return sender.ID{}, sender.Invalid("id", "You must specify a id value")
 	}
+	return parseID(text)
+}
+
+// parseID reads the id of a message; what cannot be one is an unknown message.
+func parseID(text string) (sender.ID, error) {
 	id, err := sender.ParseID(text)
 	if err != nil {
 		return id, unknownMessage(text)

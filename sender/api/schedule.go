@@ -59,7 +59,7 @@ func (a *API) cancelScheduled(ctx context.Context, c *call) (any, error) {
 	return wireScheduled(m), nil
 }
 
-// reschedule is messages/reschedule; a time in the past means now.
+// reschedule is messages/reschedule.
 func (a *API) reschedule(ctx context.Context, c *call) (any, error) {
 	id, err := messageID(c.body)
 	if err != nil {
@@ -69,19 +69,27 @@ func (a *API) reschedule(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	switch {
-	case at.IsZero():
-		return nil, sender.Invalid("send_at", "You must specify a send_at value")
-	case at.After(now.Add(accept.MaxAhead)):
-		return nil, sender.Invalid("send_at", "is more than a year ahead")
-	case at.Before(now):
-		at = now
-	}
-	m, err := a.cfg.Store.Reschedule(ctx, c.key.Account, id, at)
+	m, err := a.move(ctx, c.key.Account, id, at)
 	if err != nil {
 		return nil, readError(err, id)
 	}
-	a.cfg.At(a.cfg.Shards.Of(c.key.Account).Name, at)
 	return wireScheduled(m), nil
+}
+
+// move gives a scheduled message another time; one in the past means now.
+func (a *API) move(ctx context.Context, account int64, id sender.ID, at time.Time) (store.Scheduled, error) {
+	now := time.Now()
+	switch {
+	case at.IsZero():
+		return store.Scheduled{}, sender.Invalid("send_at", "You must specify a send_at value")
+	case at.After(now.Add(accept.MaxAhead)):
+		return store.Scheduled{}, sender.Invalid("send_at", "is more than a year ahead")
+	case at.Before(now):
+		at = now
+	}
+	m, err := a.cfg.Store.Reschedule(ctx, account, id, at)
+	if err == nil {
+		a.cfg.At(a.cfg.Shards.Of(account).Name, at)
+	}
+	return m, err
 }

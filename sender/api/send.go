@@ -5,6 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/accept"
@@ -21,15 +25,11 @@ type sendResult struct {
 
 // send is messages/send.
 func (a *API) send(ctx context.Context, c *call) (any, error) {
-	sub, err := readSubmission(c.body)
+	sub, err := readSubmission(c.body, c.header)
 	if err != nil {
 		return nil, err
 	}
-	sub.Account = c.key.Account
-	if sub.IdempotencyKey = c.header.Get("Idempotency-Key"); sub.IdempotencyKey != "" {
-		sub.Digest = sha256.Sum256(c.raw)
-	}
-	results, err := a.cfg.Door.Accept(ctx, sub)
+	results, err := a.submit(ctx, c, sub)
 	if err != nil {
 		return nil, inMessage(err)
 	}
@@ -38,6 +38,18 @@ func (a *API) send(ctx context.Context, c *call) (any, error) {
 		out[i] = wireResult(r)
 	}
 	return out, nil
+}
+
+// submit brings what either API has read to the door.
+func (a *API) submit(ctx context.Context, c *call, sub *sender.Submission) ([]accept.Result, error) {
+	sub.Account = c.key.Account
+	if sub.IdempotencyKey = c.header.Get("Idempotency-Key"); sub.IdempotencyKey != "" {
+		request := sha256.New()
+		_, _ = request.Write(c.raw)
+		_, _ = io.WriteString(request, c.header.Get(expiresHeader)) // part of what is asked for, though not of the body
+		request.Sum(sub.Digest[:0])
+	}
+	return a.cfg.Door.Accept(ctx, sub)
 }
 
 func wireResult(r accept.Result) sendResult {
@@ -52,19 +64,26 @@ func wireResult(r accept.Result) sendResult {
 	return out
 }
 
-// inMessage puts the "message." before the field of an error of the door.
+// inMessage names the field of an error of the door as it is called in Mandrill's API, where most stand in "message".
 func inMessage(err error) error {
 	var e *sender.Error
-	if errors.As(err, &e) && e.Kind == sender.KindValidation && e.Field != "" && e.Field != "Idempotency-Key" && e.Field != "send_at" {
-		named := *e
-		named.Field = "message." + e.Field
-		return &named
+	if !errors.As(err, &e) || e.Kind != sender.KindValidation {
+		return err
 	}
-	return err
+	named := *e
+	switch e.Field {
+	case "", "Idempotency-Key", "send_at":
+		return err
+	case "expires_at":
+		named.Field = expiresHeader
+	default:
+		named.Field = "message." + e.Field
+	}
+	return &named
 }
 
 // readSubmission reads the call's fields; what their values may be is the door's to say.
-func readSubmission(body object) (*sender.Submission, error) {
+func readSubmission(body object, header http.Header) (*sender.Submission, error) {
 	if _, ok := body.fields["message"]; !ok {
 		return nil, sender.Invalid("message", "You must specify a message value")
 	}
@@ -78,10 +97,8 @@ func readSubmission(body object) (*sender.Submission, error) {
 	r.ignore(body, "ip_pool")
 	s.SendAt, err = body.moment("send_at", false)
 	r.keep(err)
-	r.content(&s.Content, m)
-	r.labels(s, m)
-	r.recipients(s, m)
-	r.later(m)
+	r.mail(s, m, header)
+	s.Tags = s.Tags[:min(len(s.Tags), accept.MaxTags)] // Mandrill stores the first 100 that it sees
 	return s, r.err
 }
 
@@ -91,6 +108,38 @@ type reader struct{ err error }
 func (r *reader) keep(err error) {
 	if r.err == nil {
 		r.err = err
+	}
+}
+
+// mail reads what the two APIs call by the same names: the fields of a message, and the request's own header.
+func (r *reader) mail(s *sender.Submission, m object, header http.Header) {
+	r.content(&s.Content, m)
+	r.labels(s, m)
+	r.recipients(s, m)
+	r.later(m)
+	r.headers(s, m)
+	for _, value := range header.Values(expiresHeader) {
+		r.expires(s, expiresHeader, value)
+	}
+}
+
+// When a mail expires may be said in the header of a request, and in that of the mail itself, which is the one place
+// that a client behind a mail library or SMTP can reach.
+const (
+	expiresHeader     = "Postrider-Expires-At"
+	mailExpiresHeader = "X-Postrider-Expires-At"
+)
+
+// expires reads one place that says when the mail expires. Places that differ are refused: none is more right.
+func (r *reader) expires(s *sender.Submission, field, value string) {
+	at, err := instant(field, value)
+	r.keep(err)
+	switch {
+	case at.IsZero() || at.Equal(s.ExpiresAt):
+	case s.ExpiresAt.IsZero():
+		s.ExpiresAt = at
+	default:
+		r.keep(sender.Invalid(field, "is %s, but elsewhere the request says %s: say it once", at.Format(time.RFC3339), s.ExpiresAt.Format(time.RFC3339)))
 	}
 }
 
@@ -124,12 +173,12 @@ func (r *reader) content(c *sender.Content, m object) {
 	shown := true
 	r.flag(&shown, m, "view_content_link")
 	c.Hidden = !shown
-	r.headers(c, m)
 	c.Attachments = r.files(m, "attachments")
 	c.Images = r.files(m, "images")
 }
 
-func (r *reader) headers(c *sender.Content, m object) {
+// headers reads the mail's extra header fields, and takes out what is said to us.
+func (r *reader) headers(s *sender.Submission, m object) {
 	h, err := m.object("headers")
 	r.keep(err)
 	for _, name := range h.names() {
@@ -139,10 +188,13 @@ func (r *reader) headers(c *sender.Content, m object) {
 			list = []any{v}
 		}
 		for _, one := range list {
-			s, err := text(h.at(name), one)
+			value, err := text(h.at(name), one)
 			r.keep(err)
-			if one != nil {
-				c.Headers = append(c.Headers, sender.Header{Name: name, Value: s})
+			switch {
+			case strings.EqualFold(name, mailExpiresHeader):
+				r.expires(s, h.at(name), value)
+			case one != nil:
+				s.Content.Headers = append(s.Content.Headers, sender.Header{Name: name, Value: value})
 			}
 		}
 	}
@@ -168,15 +220,12 @@ func (r *reader) labels(s *sender.Submission, m object) {
 	var err error
 	s.Tags, err = m.texts("tags")
 	r.keep(err)
-	if len(s.Tags) > accept.MaxTags {
-		s.Tags = s.Tags[:accept.MaxTags] // Mandrill stores the first 100 that it sees
-	}
 	s.Metadata, err = m.flat("metadata")
 	r.keep(err)
 	r.flag(&s.Important, m, "important")
 	r.text(&s.Subaccount, m, "subaccount")
 	if s.Subaccount != "" {
-		r.keep(&sender.Error{Kind: sender.KindUnknownSubaccount, Field: "message.subaccount",
+		r.keep(&sender.Error{Kind: sender.KindUnknownSubaccount, Field: m.at("subaccount"),
 			Message: fmt.Sprintf("No subaccount exists with the id '%.100s'", s.Subaccount)})
 	}
 }
@@ -185,7 +234,7 @@ func (r *reader) recipients(s *sender.Submission, m object) {
 	list, err := m.objects("to")
 	r.keep(err)
 	if err == nil && len(list) > accept.MaxRecipients {
-		r.keep(sender.Invalid("message.to", "%d recipients are more than the %d that one call may have", len(list), accept.MaxRecipients))
+		r.keep(sender.Invalid(m.at("to"), "%d recipients are more than the %d that one call may have", len(list), accept.MaxRecipients))
 		return
 	}
 	own := r.ownMetadata(m)
@@ -237,23 +286,23 @@ func (r *reader) later(m object) {
 		list, err := m.objects(field)
 		r.keep(err)
 		if len(list) > 0 {
-			r.keep(notYet("message."+field, feature))
+			r.keep(notYet(m.at(field), feature))
 		}
 	}
 	for field, feature := range map[string]string{"merge": "merge tags", "inline_css": "inlining of style sheets"} {
 		var on bool
 		if r.flag(&on, m, field); on {
-			r.keep(notYet("message."+field, feature))
+			r.keep(notYet(m.at(field), feature))
 		}
 	}
 	domains, err := m.texts("google_analytics_domains")
 	r.keep(err)
 	if len(domains) > 0 {
-		r.keep(notYet("message.google_analytics_domains", "tagging of links"))
+		r.keep(notYet(m.at("google_analytics_domains"), "tagging of links"))
 	}
 	var language string
 	if r.text(&language, m, "merge_language"); language != "" && language != "mailchimp" && language != "handlebars" {
-		r.keep(sender.Invalid("message.merge_language", "must be mailchimp or handlebars"))
+		r.keep(sender.Invalid(m.at("merge_language"), "must be mailchimp or handlebars"))
 	}
 	r.ignore(m, "tracking_domain", "signing_domain")
 	var ignored bool

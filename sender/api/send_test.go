@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 
 func read(t *testing.T, message string) (*sender.Submission, error) {
 	t.Helper()
-	return readSubmission(mustDecode(t, "", `{"key":"k","message":`+message+`}`))
+	return readSubmission(mustDecode(t, "", `{"key":"k","message":`+message+`}`), nil)
 }
 
 func TestReadSubmission(t *testing.T) {
@@ -66,11 +67,40 @@ func TestErrorPaths(t *testing.T) {
 	}
 	for body, path := range map[string]string{`{}`: "message", `{"message":{},"async":"x"}`: "async", `{"message":{},"send_at":"x"}`: "send_at",
 		`{"message":{},"send_at":"2026-03-29 02:30:00 CEST"}`: "send_at", `{"message":{},"ip_pool":{}}`: "ip_pool"} {
-		_, err := readSubmission(mustDecode(t, "", body))
+		_, err := readSubmission(mustDecode(t, "", body), nil)
 		wrong(t, err, path)
 	}
-	if _, err := readSubmission(mustDecode(t, "", `{"message":{},"send_at":"2001-01-01 00:00:00"}`)); err != nil {
+	if _, err := readSubmission(mustDecode(t, "", `{"message":{},"send_at":"2001-01-01 00:00:00"}`), nil); err != nil {
 		t.Errorf("a time in the past is now: %v", err)
+	}
+}
+
+// TestExpiry has the request's header and the mail's say when the mail expires, and refuses them when they differ.
+func TestExpiry(t *testing.T) {
+	const moment, other = "2026-01-31T12:00:00Z", "2026-01-31 12:00:01"
+	for _, c := range []struct {
+		request []string
+		headers string
+		field   string // at fault, if any
+		expires bool
+	}{
+		{nil, `{}`, "", false}, {[]string{""}, `{"X-Postrider-Expires-At":""}`, "", false}, {nil, `{"X-Postrider-Expires-At":null}`, "", false},
+		{[]string{moment}, `{}`, "", true}, {[]string{"1769860800"}, `{}`, "", true}, {nil, `{"x-postrider-EXPIRES-at":"` + moment + `"}`, "", true},
+		{nil, `{"X-Postrider-Expires-At":1769860800}`, "", true}, {[]string{moment, moment}, `{"X-Postrider-Expires-At":["2026-01-31 12:00:00"]}`, "", true},
+		{[]string{other}, `{"X-Postrider-Expires-At":"` + moment + `"}`, expiresHeader, true}, {[]string{moment, other}, `{}`, expiresHeader, true},
+		{nil, `{"X-Postrider-Expires-At":["` + moment + `","` + other + `"]}`, "message.headers.X-Postrider-Expires-At", true},
+		{[]string{"soon"}, `{}`, expiresHeader, false}, {nil, `{"X-Postrider-Expires-At":"soon"}`, "message.headers.X-Postrider-Expires-At", false},
+	} {
+		s, err := readSubmission(mustDecode(t, "", `{"message":{"headers":`+c.headers+`}}`), http.Header{expiresHeader: c.request})
+		if c.field != "" {
+			wrong(t, err, c.field)
+		} else if err != nil || s.ExpiresAt.Equal(testTime) != c.expires || s.ExpiresAt.IsZero() == c.expires || len(s.Content.Headers) != 0 {
+			t.Errorf("%v and %s: %v, headers %v, %v", c.request, c.headers, s.ExpiresAt, s.Content.Headers, err)
+		}
+	}
+	s, err := read(t, `{"headers":{"X-Postrider-Expires-At":"`+moment+`","X-Other":"o"}}`)
+	if want := []sender.Header{{Name: "X-Other", Value: "o"}}; err != nil || !reflect.DeepEqual(s.Content.Headers, want) {
+		t.Errorf("other headers: %+v, %v", s, err)
 	}
 }
 
@@ -94,7 +124,7 @@ func TestManyRecipientsAndTags(t *testing.T) {
 }
 
 func TestInMessage(t *testing.T) {
-	for field, want := range map[string]string{"to[0].email": "message.to[0].email", "Idempotency-Key": "Idempotency-Key", "": ""} {
+	for field, want := range map[string]string{"to[0].email": "message.to[0].email", "Idempotency-Key": "Idempotency-Key", "expires_at": expiresHeader, "send_at": "send_at", "": ""} {
 		var e *sender.Error
 		if err := inMessage(fmt.Errorf("refused: %w", sender.Invalid(field, "bad"))); !errors.As(err, &e) || e.Field != want {
 			t.Errorf("%q becomes %v", field, err)

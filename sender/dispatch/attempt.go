@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,12 +27,20 @@ func (d *Dispatcher) attempt(it *item) {
 	defer func() {
 		if p := recover(); p != nil { // one bad mail must not end the process, and then the next one
 			d.cfg.Log.Error("attempt panicked", zap.Stringer("message", it.m.ID), zap.String("panic", fmt.Sprintf("%T", p)), zap.ByteString("stack", debug.Stack()))
-			d.record(it, internalError("attempt"))
+			d.fault(it, "attempt", fmt.Sprintf("panic with a %T", p))
 		}
 	}()
 	sh := d.cfg.Shards.Map().Shard(it.shard)
 	if sh == nil || !sh.Server.Sure(it.since) {
 		d.forget(it) // another instance may free our claims there, or has: nothing new is begun
+		return
+	}
+	if d.cfg.Shards.Map().Paused(JobDeliver, it.shard, it.m.Account) {
+		d.setAside(it)
+		return
+	}
+	if it.m.Crashes >= maxCrashes {
+		d.giveUp(it, fmt.Sprintf("the process ended %d times while it had this message in hand", it.m.Crashes))
 		return
 	}
 	if time.Now().After(it.m.Expires) {
@@ -46,9 +53,8 @@ func (d *Dispatcher) attempt(it *item) {
 			d.forget(it)
 			return
 		}
-		// Never undeliverable by our own fault: what cannot be composed is tried again and shows in the log.
 		d.cfg.Log.Error("message not composed", zap.Stringer("message", it.m.ID), zap.Error(err))
-		d.record(it, internalError("compose"))
+		d.fault(it, "compose", "the mail cannot be composed")
 		return
 	}
 	void := false
@@ -72,10 +78,6 @@ func (d *Dispatcher) attempt(it *item) {
 		return
 	}
 	d.record(it, out)
-}
-
-func internalError(stage string) sender.Outcome {
-	return sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.3.0", Stage: stage, Text: "internal error"}}
 }
 
 func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
@@ -113,8 +115,7 @@ const hardBounceLife = 7 * 24 * time.Hour
 
 // record turns an outcome into a fact: it decides when to try again.
 func (d *Dispatcher) record(it *item, out sender.Outcome) {
-	now := time.Now()
-	f := &store.Fact{Account: it.m.Account, Message: it.m.ID, Attempt: it.m.Attempt, At: now, Reply: out.Reply}
+	f := d.fact(it, out.Reply)
 	switch out.Verdict {
 	case sender.OutcomeDelivered:
 		f.State, f.Kind = sender.Delivered, sender.EventDelivered
@@ -124,12 +125,31 @@ func (d *Dispatcher) record(it *item, out sender.Outcome) {
 			f.Reject, f.Reason, f.RejectFor = it.m.Recipient.Email, sender.ReasonHardBounce, hardBounceLife
 		}
 	default:
-		f.State, f.Kind, f.Next = sender.Deferred, sender.EventDeferred, now.Add(d.wait(it.m.Attempt))
-		if f.Next.After(it.m.Expires) {
-			f.State, f.Kind, f.Next = sender.SoftBounced, sender.EventSoftBounced, time.Time{}
-		}
+		d.putOff(it, f)
 	}
 	d.metrics.attempt(f.State, out)
+	d.save(it, f)
+}
+
+func (d *Dispatcher) fact(it *item, reply sender.Reply) *store.Fact {
+	return &store.Fact{Account: it.m.Account, Message: it.m.ID, Attempt: it.m.Attempt, At: time.Now(), Reply: reply}
+}
+
+// putOff sets the next attempt, or ends a message whose life does not last until then.
+func (d *Dispatcher) putOff(it *item, f *store.Fact) {
+	next := f.At.Add(d.wait(it))
+	switch {
+	case !next.After(it.m.Expires):
+		f.State, f.Kind, f.Next = sender.Deferred, sender.EventDeferred, next
+	case it.m.Perishable:
+		f.State, f.Kind = sender.Expired, sender.EventExpired
+	default:
+		f.State, f.Kind = sender.SoftBounced, sender.EventSoftBounced
+	}
+}
+
+// save has a fact recorded and then lets go of the message.
+func (d *Dispatcher) save(it *item, f *store.Fact) {
 	d.cfg.Ledger.Record(f, func(err error) {
 		if err != nil {
 			d.forget(it)
@@ -139,46 +159,24 @@ func (d *Dispatcher) record(it *item, out sender.Outcome) {
 		d.letGo(it.m.ID)
 		d.mu.Unlock()
 		if !f.Next.IsZero() {
-			d.clock.set(it.shard, f.Next)
+			d.clock.set(it.shard, f.Next.Sub(f.At))
 		}
 	})
 }
 
 // wait is the time from a failed attempt to the next, with 20 % of jitter to both sides so that what failed
-// together does not come back together (RFC 5321 §4.5.4.1 leaves the schedule to the sender).
-func (d *Dispatcher) wait(attempt int) time.Duration {
-	i := min(max(attempt, 1), len(d.cfg.Retry)) - 1
-	base := float64(d.cfg.Retry[i])
-	return time.Duration(base * (0.8 + 0.4*rand.Float64()))
+// together does not come back together (RFC 5321 §4.5.4.1 leaves the schedule to the sender). Mail that is worth nothing
+// after a time is tried again soon: after 5 s, then twice as long each time, up to a minute or a tenth of what is left.
+func (d *Dispatcher) wait(it *item) time.Duration {
+	attempt := max(it.m.Attempt, 1)
+	base := d.cfg.Retry[min(attempt, len(d.cfg.Retry))-1]
+	if it.m.Perishable {
+		base = min(base, hasty<<min(attempt-1, 20), max(hastyMost, time.Until(it.m.Expires)/10))
+	}
+	return time.Duration(float64(base) * (0.8 + 0.4*rand.Float64()))
 }
 
-// claim takes what is due in a shard, as far as there is room, and says whether more may be due.
-func (d *Dispatcher) claim(ctx context.Context, shard string) (more bool) {
-	const atOnce = 200
-	n := min(d.room(), atOnce)
-	sh := d.cfg.Shards.Map().Shard(shard)
-	if n <= 0 || sh == nil || !sh.Server.Beating(shards.Quiet) {
-		return true
-	}
-	d.claims.RLock()
-	defer d.claims.RUnlock()
-	claimed, err := d.cfg.Store.Claim(ctx, shard, n)
-	if err != nil {
-		if ctx.Err() == nil {
-			d.cfg.Log.Debug("due messages not claimed", zap.String("shard", shard), zap.Error(err))
-			d.mu.Lock()
-			d.doubt(shard)
-			d.mu.Unlock()
-		}
-		return false // the sweeper rings again
-	}
-	d.mu.Lock()
-	for _, c := range claimed {
-		d.hold(c.ID, c.Account, c.Size)
-	}
-	d.mu.Unlock()
-	for i := range claimed {
-		d.begin(&item{m: claimed[i].Message, body: claimed[i].Body, size: claimed[i].Size, shard: shard, since: time.Now()})
-	}
-	return len(claimed) == n
-}
+const (
+	hasty     = 5 * time.Second
+	hastyMost = time.Minute
+)

@@ -46,18 +46,22 @@ type Dispatcher struct {
 	clock   *clock
 	large   *semaphore.Weighted // bytes that attempts at large messages take
 
-	claims  sync.RWMutex // held for reading from a claim's commit until its messages are in held
-	mu      sync.Mutex
-	held    map[sender.ID]holding // in hand
-	inHand  map[int64]int         // how many of them, by account
-	bytes   int
-	lanes   map[string]*lane
-	rung    map[string]bool   // shards to ring for
-	crowd   map[string][]away // by shard: what its domain has no place for, to be given back
-	suspect map[string]doubts // shards that may hold claims nobody knows of
-	closing bool
-	ctx     context.Context // of attempts
-	work    sync.WaitGroup
+	claims   sync.RWMutex // held for reading from a claim's commit until its messages are in held
+	mu       sync.Mutex
+	held     map[sender.ID]holding // in hand
+	inHand   map[int64]int         // how many of them, by account
+	bulk     int                   // how many of them are bulk
+	suspect  sender.ID             // the one of them that may end the process; zero for none
+	behind   map[string]bool       // shards with another suspect
+	last     map[string]int64      // by shard: the account whose bulk was claimed last
+	bytes    int
+	lanes    map[string]*lane
+	rung     map[string]bool   // shards to ring for
+	crowd    map[string][]away // by shard: what its domain has no place for, to be given back
+	doubtful map[string]doubts // shards that may hold claims nobody knows of
+	closing  bool
+	ctx      context.Context // of attempts
+	work     sync.WaitGroup
 }
 
 // New makes a dispatcher; Run starts it.
@@ -70,7 +74,7 @@ func New(cfg Config) *Dispatcher {
 		cfg.SweepEvery = 15 * time.Second
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]holding{}, inHand: map[int64]int{}, lanes: map[string]*lane{},
-		rung: map[string]bool{}, crowd: map[string][]away{}, suspect: map[string]doubts{}, ctx: context.Background()}
+		rung: map[string]bool{}, crowd: map[string][]away{}, doubtful: map[string]doubts{}, behind: map[string]bool{}, last: map[string]int64{}, ctx: context.Background()}
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
 }
@@ -98,12 +102,13 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	g.Go(func() error { return d.bells(ctx) })
 	g.Go(func() error { return d.giveBack(ctx) })
 	g.Go(func() error { return d.sweep(ctx) })
+	g.Go(func() error { return d.inherit(ctx) })
 	g.Go(func() error {
 		return d.clock.run(ctx, func(shard string) {
-			if d.claim(ctx, shard) {
-				d.Ring(shard) // there may be more
-			} else {
+			if d.claim(ctx, shard) == drained {
 				d.lookAhead(ctx, shard)
+			} else {
+				d.Ring(shard)
 			}
 		})
 	})
@@ -122,10 +127,8 @@ func (d *Dispatcher) stop(cut func()) {
 	d.closing = true
 	waiting := map[string][]store.Ref{}
 	for _, l := range d.lanes {
-		for _, list := range l.waiting.byAccount {
-			for _, it := range list {
-				waiting[it.shard] = append(waiting[it.shard], it.ref())
-			}
+		for _, it := range l.waiting.all() {
+			waiting[it.shard] = append(waiting[it.shard], it.ref())
 		}
 		l.waiting = turns{}
 	}
@@ -147,64 +150,11 @@ func (d *Dispatcher) stop(cut func()) {
 	}
 }
 
-// Reserve takes messages in hand before they are stored, if there is room.
-func (d *Dispatcher) Reserve(account int64, ids []sender.ID, bytes int) bool {
-	if !d.cfg.Shards.Of(account).Server.Beating(shards.Quiet) {
-		return false
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closing || len(d.held)+len(ids) > d.cfg.Room || d.bytes+bytes > d.cfg.RoomBytes || d.inHand[account]+len(ids) > most(d.cfg.Room) {
-		return false
-	}
-	for _, id := range ids {
-		d.hold(id, account, bytes/len(ids))
-	}
-	return true
-}
-
-// holding is what a message in hand stands for.
-type holding struct {
-	account int64
-	bytes   int
-}
-
-// hold takes a message in hand. The caller holds mu.
-func (d *Dispatcher) hold(id sender.ID, account int64, bytes int) {
-	d.held[id] = holding{account, bytes}
-	d.inHand[account]++
-	d.bytes += bytes
-}
-
-// Drop lets go of reserved messages. unsure says that they may have been stored as ours all the same.
-func (d *Dispatcher) Drop(account int64, ids []sender.ID, unsure bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, id := range ids {
-		d.letGo(id)
-	}
-	if unsure {
-		d.doubt(d.cfg.Shards.Of(account).Name)
-	}
-}
-
-func (d *Dispatcher) letGo(id sender.ID) {
-	h, ok := d.held[id]
-	if !ok {
-		return
-	}
-	delete(d.held, id)
-	d.bytes -= h.bytes
-	if d.inHand[h.account]--; d.inHand[h.account] == 0 {
-		delete(d.inHand, h.account)
-	}
-}
-
 // Hand takes over messages that were reserved and are now stored.
 func (d *Dispatcher) Hand(sub *sender.Submission, messages []sender.Message) {
 	shard := d.cfg.Shards.Of(sub.Account).Name
 	for i := range messages {
-		d.begin(&item{m: messages[i], content: &sub.Content, shard: shard, since: time.Now()})
+		d.begin(&item{m: messages[i], content: &sub.Content, shard: shard, since: d.since(messages[i].ID)})
 	}
 }
 
@@ -216,28 +166,4 @@ func (d *Dispatcher) Ring(shard string) {
 }
 
 // At says that a shard holds a message that will be due at a time.
-func (d *Dispatcher) At(shard string, at time.Time) { d.clock.set(shard, at) }
-
-// Floor is an id below which nothing that was born claimed is in hand.
-func (d *Dispatcher) Floor() [16]byte {
-	floor := sender.IDAt(time.Now().Add(-10 * time.Second)) // ids are reserved well within that of being made
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id := range d.held {
-		if string(id[:]) < string(floor[:]) {
-			floor = id
-		}
-	}
-	return floor
-}
-
-// room is how many more messages may be claimed. The last quarter is kept for what comes in: a backlog must not keep new
-// mail from being delivered at once.
-func (d *Dispatcher) room() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closing || d.bytes > d.cfg.RoomBytes {
-		return 0
-	}
-	return most(d.cfg.Room) - len(d.held)
-}
+func (d *Dispatcher) At(shard string, at time.Time) { d.clock.set(shard, time.Until(at)) }

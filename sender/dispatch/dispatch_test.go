@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/postrider/postrider/jobs"
 	"github.com/postrider/postrider/jobs/jobstest"
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/accept"
@@ -34,6 +35,7 @@ type stack struct {
 	store   *store.Store
 	door    *accept.Door
 	sandbox *sandbox.Sandbox
+	queue   *jobs.Queue
 	stop    func()
 }
 
@@ -71,6 +73,8 @@ func run(t *testing.T, part func(context.Context) error) (stop func()) {
 	return stop
 }
 
+func returnPath(_ int64, id sender.ID, _ string) string { return "b." + id.String() + "@bounces.example.com" }
+
 func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Config) *stack {
 	t.Helper()
 	log := zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))
@@ -82,7 +86,9 @@ func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Con
 		t.Fatal(err)
 	}
 	cfg.Shards, cfg.Store, cfg.Ledger, cfg.Deliver, cfg.Queue, cfg.Log = s, st, l, client, queue, log
-	cfg.ReturnPath = func(_ int64, id sender.ID, _ string) string { return "b." + id.String() + "@bounces.example.com" }
+	if cfg.ReturnPath == nil {
+		cfg.ReturnPath = returnPath
+	}
 	if cfg.Retry == nil {
 		cfg.Retry = []time.Duration{200 * time.Millisecond}
 	}
@@ -95,7 +101,7 @@ func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Con
 	stopLedger := run(t, l.Run)
 	stopDispatch := run(t, d.Run)
 	stopDoor := run(t, door.Run)
-	return &stack{shards: s, store: st, door: door, sandbox: sb, stop: func() { stopDoor(); stopDispatch(); stopLedger() }}
+	return &stack{shards: s, store: st, door: door, sandbox: sb, queue: queue, stop: func() { stopDoor(); stopDispatch(); stopLedger() }}
 }
 
 func (s *stack) send(t *testing.T, to ...string) []sender.ID {
@@ -105,7 +111,12 @@ func (s *stack) send(t *testing.T, to ...string) []sender.ID {
 
 func (s *stack) sendAs(t *testing.T, account int64, to ...string) []sender.ID {
 	t.Helper()
-	sub := &sender.Submission{Account: account, Content: sender.Content{From: sender.Address{Email: "from@example.com"}, Subject: "s", Text: "t"}}
+	return s.submit(t, &sender.Submission{Account: account}, to...)
+}
+
+func (s *stack) submit(t *testing.T, sub *sender.Submission, to ...string) []sender.ID {
+	t.Helper()
+	sub.Content = sender.Content{From: sender.Address{Email: "from@example.com"}, Subject: "s", Text: "t"}
 	for _, email := range to {
 		sub.Recipients = append(sub.Recipients, sender.Recipient{Address: sender.Address{Email: email}})
 	}

@@ -42,7 +42,7 @@ func (d *Dispatcher) mayRun(l *lane, account int64) bool {
 
 // mayWait keeps a place for the first message of any account.
 func (d *Dispatcher) mayWait(l *lane, account int64) bool {
-	n := len(l.waiting.byAccount[account])
+	n := l.waiting.of(account)
 	return d.closing || n == 0 || n < most(d.cfg.Waiting) && l.waiting.n < d.cfg.Waiting
 }
 
@@ -156,6 +156,6 @@ func (d *Dispatcher) release(ctx context.Context, shard string, refs []store.Ref
 	}
 	d.mu.Unlock()
 	if err == nil {
-		d.clock.set(shard, time.Now().Add(after))
+		d.clock.set(shard, after)
 	}
 }

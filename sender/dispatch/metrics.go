@@ -16,7 +16,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_outcomes_total",
-			Help: "Attempts by outcome: delivered, deferred, bounced or soft-bounced (life over)."}, []string{"outcome"}),
+			Help: "Attempts by outcome: delivered, deferred, bounced, soft-bounced (life over), expired or dead (our fault)."}, []string{"outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "postrider_attempt_seconds",
 			Help: "Time of one attempt.", Buckets: prometheus.ExponentialBuckets(0.001, 3, 12)}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postrider_queue_oldest_seconds",
@@ -39,6 +39,10 @@ func (m *metrics) attempt(s sender.State, out sender.Outcome) {
 		name = "bounced"
 	case sender.SoftBounced:
 		name = "soft-bounced"
+	case sender.Expired:
+		name = "expired"
+	case sender.Dead:
+		name = "dead"
 	}
 	m.attempts.WithLabelValues(name).Inc()
 	m.seconds.Observe(out.Took.Seconds())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,20 +14,31 @@ import (
 	"github.com/postrider/postrider/shards"
 )
 
-// handle answers a bell: it claims what is due in the shard until nothing is left.
+// handle answers a bell: it claims what is due in the shard until nothing is left. A job that names messages is one of
+// dead letters that is tried again.
 func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
-	for d.claim(ctx, j.Shard) {
-		sh := d.cfg.Shards.Map().Shard(j.Shard)
-		if sh == nil || !sh.Server.Up() || !sh.Server.Beating(shards.Quiet) {
-			return jobs.Done() // the sweeper rings again when the server is back
+	if len(j.IDs) > 0 {
+		n, err := d.cfg.Store.Revive(ctx, j.Shard, j.IDs)
+		if err != nil {
+			d.cfg.Log.Debug("dead messages not revived yet", zap.String("shard", j.Shard), zap.Error(err))
+			return jobs.Retry(5 * time.Second)
 		}
-		if d.room() < d.cfg.Room/10 || ctx.Err() != nil {
-			return jobs.Snooze(500 * time.Millisecond) // full: it is nobody's failure
+		d.cfg.Log.Info("dead messages are tried again", zap.String("shard", j.Shard), zap.Int("messages", n))
+	}
+	for range claimsInARow {
+		switch d.claim(ctx, j.Shard) {
+		case drained:
+			d.lookAhead(ctx, j.Shard)
+			return jobs.Done()
+		case full:
+			return jobs.Snooze(100 * time.Millisecond) // it is nobody's failure
 		}
 	}
-	d.lookAhead(ctx, j.Shard)
+	d.Ring(j.Shard) // behind the other shards that were rung for
 	return jobs.Done()
 }
+
+const claimsInARow = 5
 
 // bells publishes what was rung for, every 20 ms. If the queue is away the sweeper rings again from the rows.
 func (d *Dispatcher) bells(ctx context.Context) error {
@@ -56,53 +66,18 @@ func (d *Dispatcher) bells(ctx context.Context) error {
 	}
 }
 
-// sweep finds by their rows the messages that nobody rang for: those of dead instances, those whose claim was
-// never confirmed, and those that are due and silent.
+// sweep finds by their rows the messages that nobody rang for: those whose claim was never confirmed, and those that are
+// due and silent.
 func (d *Dispatcher) sweep(ctx context.Context) error {
 	tick := time.NewTicker(d.cfg.SweepEvery)
 	defer tick.Stop()
 	for {
-		d.freeDead(ctx)
-		d.freeSuspect(ctx)
+		d.freeLostClaims(ctx)
 		d.ringDue(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-		}
-	}
-}
-
-// freeDead gives back the claims of instances that are gone, server by server.
-func (d *Dispatcher) freeDead(ctx context.Context) {
-	m := d.cfg.Shards.Map()
-	for _, v := range m.Servers() {
-		if !v.Up() {
-			continue
-		}
-		dead, err := d.cfg.Shards.Dead(ctx, v)
-		if err != nil {
-			continue
-		}
-		for _, instance := range dead {
-			all, freed := true, int64(0)
-			for _, sh := range m.Shards() {
-				if sh.Server != v {
-					continue
-				}
-				n, err := d.cfg.Store.Free(ctx, sh.Name, instance)
-				if err != nil {
-					all = false
-					continue
-				}
-				if n > 0 {
-					d.Ring(sh.Name)
-				}
-				freed += n
-			}
-			if all && instance.Gone && d.cfg.Shards.Forget(ctx, v, instance.ID) == nil {
-				d.cfg.Log.Info("claims of an ended instance freed", zap.String("server", v.Name), zap.Int64("messages", freed))
-			}
 		}
 	}
 }
@@ -118,29 +93,29 @@ type doubts struct{ first, last time.Time }
 
 // doubt notes such a reason. The caller holds mu.
 func (d *Dispatcher) doubt(shard string) {
-	at := d.suspect[shard]
+	at := d.doubtful[shard]
 	at.last = time.Now()
 	if at.first.IsZero() {
 		at.first = at.last
 	}
-	d.suspect[shard] = at
+	d.doubtful[shard] = at
 }
 
-// freeSuspect gives back what is ours by the rows and in nobody's memory. A shard stays suspect until everything made
+// freeLostClaims gives back what is ours by the rows and in nobody's memory. A shard stays suspect until everything made
 // up to our last doubt has been looked at.
-func (d *Dispatcher) freeSuspect(ctx context.Context) {
+func (d *Dispatcher) freeLostClaims(ctx context.Context) {
 	d.mu.Lock()
-	suspect := maps.Clone(d.suspect)
+	doubtful := maps.Clone(d.doubtful)
 	d.mu.Unlock()
-	for shard, at := range suspect {
+	for shard, at := range doubtful {
 		// What was lost was made at most seconds before we doubted, or was claimed by its row, which Held finds at any age.
 		floor := sender.IDAt(at.first.Add(-time.Minute))
 		if err := d.freeLost(ctx, shard, floor, time.Now().Add(-settled)); err != nil || time.Since(at.last) < trust {
 			continue
 		}
 		d.mu.Lock()
-		if d.suspect[shard] == at {
-			delete(d.suspect, shard)
+		if d.doubtful[shard] == at {
+			delete(d.doubtful, shard)
 		}
 		d.mu.Unlock()
 	}
@@ -181,100 +156,36 @@ var errMore = errors.New("more claims are to be looked at")
 
 // ringDue rings for what is due and silent, and winds the clock for what comes next.
 func (d *Dispatcher) ringDue(ctx context.Context) {
-	var oldest time.Time
+	longest := time.Duration(0)
 	for _, sh := range d.cfg.Shards.Map().Shards() {
-		if ctx.Err() != nil || !sh.Server.Up() {
-			continue
-		}
-		if at := d.lookAhead(ctx, sh.Name); !at.IsZero() && (oldest.IsZero() || at.Before(oldest)) {
-			oldest = at
+		if ctx.Err() == nil && sh.Server.Up() {
+			longest = max(longest, -d.lookAhead(ctx, sh.Name))
 		}
 	}
-	age := 0.0
-	if !oldest.IsZero() {
-		age = max(time.Since(oldest).Seconds(), 0)
-	}
-	d.metrics.oldest.Set(age)
+	d.metrics.oldest.Set(longest.Seconds())
 	d.mu.Lock()
 	d.metrics.held.Set(float64(len(d.held)))
 	d.mu.Unlock()
 }
 
-// lookAhead asks a shard what is due next: rings when that is now, and winds the clock otherwise. One timer a shard is
-// enough for any number of schedules, since each bell is followed by a look at the next.
-func (d *Dispatcher) lookAhead(ctx context.Context, shard string) time.Time {
-	at, err := d.cfg.Store.Due(ctx, shard)
+// lookAhead asks a shard how long it is until something is due: rings when that is now, and winds the clock otherwise. One
+// timer a shard is enough for any number of schedules, since each bell is followed by a look at the next.
+func (d *Dispatcher) lookAhead(ctx context.Context, shard string) time.Duration {
+	m := d.cfg.Shards.Map()
+	if sh := m.Shard(shard); sh == nil || !sh.Server.Beating(shards.Quiet) || m.Paused(JobDeliver, shard, 0) {
+		return store.Never // the sweeper looks again when it goes on
+	}
+	d.mu.Lock()
+	busy := !d.suspect.IsZero()
+	d.mu.Unlock()
+	after, err := d.cfg.Store.Due(ctx, shard, !busy, m.PausedAccounts(JobDeliver, shard))
 	switch {
-	case err != nil || at.IsZero():
-	case at.After(time.Now()):
-		d.clock.set(shard, at)
+	case err != nil:
+		return store.Never
+	case after > 0:
+		d.clock.set(shard, after)
 	default:
 		d.Ring(shard)
 	}
-	return at
-}
-
-// clock rings a shard when a retry or a schedule falls due. Bells within a quarter of a second are
-// one, and those beyond ten minutes are left to the sweeper, so it stays small.
-type clock struct {
-	mu  sync.Mutex
-	due map[string]map[int64]bool // by shard: quarters of a second
-}
-
-const (
-	quarter = 250 * time.Millisecond
-	horizon = 10 * time.Minute
-)
-
-func newClock() *clock { return &clock{due: map[string]map[int64]bool{}} }
-
-func (c *clock) set(shard string, at time.Time) {
-	if time.Until(at) > horizon {
-		return
-	}
-	slot := at.UnixNano()/int64(quarter) + 1
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.due[shard] == nil {
-		c.due[shard] = map[int64]bool{}
-	}
-	c.due[shard][slot] = true
-}
-
-func (c *clock) run(ctx context.Context, ring func(shard string)) error {
-	tick := time.NewTicker(quarter)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			for _, shard := range c.take(now) {
-				ring(shard)
-			}
-		}
-	}
-}
-
-func (c *clock) take(now time.Time) []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var out []string
-	limit := now.UnixNano() / int64(quarter)
-	for shard, slots := range c.due {
-		hit := false
-		for s := range slots {
-			if s <= limit {
-				delete(slots, s)
-				hit = true
-			}
-		}
-		if hit {
-			out = append(out, shard)
-		}
-		if len(slots) == 0 {
-			delete(c.due, shard)
-		}
-	}
-	return out
+	return after
 }

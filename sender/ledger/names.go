@@ -15,6 +15,12 @@ func stateName(s sender.State) string {
 		return "soft-bounced"
 	case sender.Spam:
 		return "spam"
+	case sender.Cancelled:
+		return "cancelled"
+	case sender.Expired:
+		return "expired"
+	case sender.Dead:
+		return "dead"
 	}
 	return "other"
 }

@@ -25,20 +25,9 @@ func New(s *shards.Shards) *Store { return &Store{shards: s} }
 var ErrNotFound = errors.New("not found")
 
 const (
-	claimSQL = `
-with due as (
-  select account_id, id from messages
-  where next_attempt_at <= now() and claimed_by is null
-  order by next_attempt_at limit $2 for update skip locked),
-c as (
-  update messages m set claimed_by = $1, state = 2, attempt = attempt + 1, next_attempt_at = now() + interval '1 hour'
-  from due where m.account_id = due.account_id and m.id = due.id and m.claimed_by is null
-  returning m.account_id, m.id, m.submission_id, m.attempt, m.kind, m.email, m.name, m.shown, m.expires_at)
-select c.*, coalesce(octet_length(s.body), 0), case when octet_length(s.body) <= 65536 then s.body end
-from c left join submissions s on s.account_id = c.account_id and s.id = c.submission_id`
-
 	freeSQL = `
-update messages set claimed_by = null, state = case when attempt > 1 then 3 else 1 end, next_attempt_at = now()
+update messages set claimed_by = null, state = case when attempt > 1 then 3 else 1 end, next_attempt_at = now(),
+  crashes = crashes + 1, class = case when crashes > 0 then 3 else class end
 where claimed_by = $1 and (id >= $2 or next_attempt_at is not null)`
 
 	heldSQL = `
@@ -49,42 +38,10 @@ update messages m set claimed_by = null, state = case when attempt - $4::smallin
   attempt = attempt - $4::smallint, next_attempt_at = now() + make_interval(secs => $5)
 from unnest($2::uuid[], $6::int8[]) as u(id, account_id)
 where m.account_id = u.account_id and m.id = u.id and m.claimed_by = $1 and m.id >= $3`
-
-	dueSQL = `
-select min(next_attempt_at) from messages where next_attempt_at is not null and claimed_by is null`
 )
 
-// Claimed is a message that this instance has in hand. Body is the encoded content, nil when it is over
-// 64 KiB and has to be fetched when its turn comes; Size is its length either way.
-type Claimed struct {
-	sender.Message
-	Body []byte
-	Size int
-}
-
-// Claim takes up to limit messages that are due in a shard and in nobody's hands, counting an attempt.
-func (s *Store) Claim(ctx context.Context, shard string, limit int) ([]Claimed, error) {
-	var out []Claimed
-	err := s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, claimSQL, s.shards.Instance(), limit)
-		if err != nil {
-			return err
-		}
-		out, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (Claimed, error) {
-			c := Claimed{Message: sender.Message{State: sender.Sending}}
-			m := &c.Message
-			var shown *string
-			err := r.Scan(&m.Account, (*[16]byte)(&m.ID), (*[16]byte)(&m.Submission), &m.Attempt, &m.Recipient.Kind,
-				&m.Recipient.Email, &m.Recipient.Name, &shown, &m.Expires, &c.Size, &c.Body)
-			m.Recipient.Shown = decodeShown(shown)
-			return c, err
-		})
-		return err
-	})
-	return out, err
-}
-
-// Free gives back everything that a dead instance held in a shard, and says how many.
+// Free gives back everything that a dead instance held in a shard, and says how many. One of those messages may be why the
+// instance ended: each is noted to have crashed, and at the second time it is taken one at a time.
 func (s *Store) Free(ctx context.Context, shard string, dead shards.Instance) (int64, error) {
 	var n int64
 	err := s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
@@ -144,16 +101,4 @@ func (s *Store) Release(ctx context.Context, shard string, refs []Ref, after tim
 		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), ids, [16]byte(lowest), unmade, after.Seconds(), accounts)
 		return err
 	})
-}
-
-// Due is when the first of a shard's messages that are in nobody's hands is due, or was; the zero time when there is none.
-func (s *Store) Due(ctx context.Context, shard string) (time.Time, error) {
-	var at *time.Time
-	err := s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
-		return tx.QueryRow(ctx, dueSQL).Scan(&at)
-	})
-	if at == nil {
-		return time.Time{}, err
-	}
-	return *at, err
 }

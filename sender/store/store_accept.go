@@ -33,14 +33,17 @@ with s as (
 u as materialized (
   select t.*, r.reason
   from unnest($4::int8[], $5::uuid[], $6::uuid[], $7::int2[], $8::int2[], $9::timestamptz[], $10::text[], $11::text[],
-              $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[])
-    as t(a, id, sub, kind, held, expires, email, name, shown, sender, subject, tags, metadata, subaccount, send_at)
+              $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[],
+              $20::int2[])
+    as t(a, id, sub, kind, held, expires, email, name, shown, sender, subject, tags, metadata, subaccount, send_at, traits)
   left join @rejects r on r.account_id = t.a and r.email = lower(t.email) and (r.expires_at is null or r.expires_at > now())),
 m as (
-  insert into @messages (account_id, id, submission_id, state, attempt, kind, claimed_by, next_attempt_at, expires_at, email, name, shown, reason, send_at)
+  insert into @messages (account_id, id, submission_id, state, attempt, kind, claimed_by, next_attempt_at, expires_at, email, name, shown, reason, send_at,
+    class, perishable)
   select a, id, sub, case when reason is not null then 8 when send_at is not null then 4 when held = 1 then 2 else 1 end,
          case when reason is null then held else 0 end, kind, case when reason is null and held = 1 then $19::uuid end,
-         case when reason is null and held = 0 then coalesce(send_at, now()) end, expires, email, name, nullif(shown, ''), reason, send_at from u on conflict do nothing),
+         case when reason is null and held = 0 then coalesce(send_at, now()) end, expires, email, name, nullif(shown, ''), reason, send_at,
+         traits >> 1, traits & 1 = 1 from u on conflict do nothing),
 x as (
   insert into @search (account_id, id, state, email, sender, subject, tags, metadata, subaccount)
   select a, id, case when reason is not null then 8 when send_at is not null then 4 when held = 1 then 2 else 1 end, email, sender, subject,
@@ -98,6 +101,16 @@ func encodeAccepted(p *shards.Params, items []*Accepted, me [16]byte) {
 	p.Texts(n, func(i int) string { return rows[i].in.Submission.Subaccount })
 	p.Times(n, func(i int) time.Time { return rows[i].in.Submission.SendAt })
 	p.UUID(me)
+	p.Int2s(n, func(i int) int16 { return traits(rows[i].m) })
+}
+
+// traits packs what is 0 for nearly every message: its class, and whether it is perishable.
+func traits(m *sender.Message) int16 {
+	t := int16(m.Class) << 1
+	if m.Perishable {
+		t |= 1
+	}
+	return t
 }
 
 func encodeShown(a sender.Address) string {

@@ -29,6 +29,7 @@ type Fact struct {
 	Reject    string
 	Reason    sender.RejectReason
 	RejectFor time.Duration
+	Crashed   bool // the attempt ended inside us
 }
 
 // Unsent stands for the attempt of a fact about a message of which none was begun.
@@ -39,11 +40,11 @@ const Unsent = -1
 const ledgerSQL = `
 with u as materialized (
   select * from unnest($1::int8[], $2::uuid[], $3::int2[], $4::int2[], $5::int2[], $6::timestamptz[], $7::timestamptz[],
-                       $8::text[], $9::text[], $10::text[], $11::timestamptz[])
-    as t(a, id, state, kind, attempt, next, at, data, reject, reason, until)),
+                       $8::text[], $9::text[], $10::text[], $11::timestamptz[], $16::int2[])
+    as t(a, id, state, kind, attempt, next, at, data, reject, reason, until, crashed)),
 m as (
   update @messages x set state = u.state, ver = x.ver + 1, seq = x.seq + 1, claimed_by = null, next_attempt_at = u.next,
-         reply = case when u.state = 5 then null else u.data end
+         reply = case when u.state = 5 then null else u.data end, crashes = x.crashes + u.crashed
   from u where x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
     and case when u.attempt = 0 then x.state = 5 when u.attempt = -1 then x.state = 4 and x.claimed_by is null else x.claimed_by = $14::uuid and x.attempt = u.attempt end
   returning x.account_id, x.id, x.ver, x.seq, u.state, u.kind, u.attempt, u.at, u.data, u.reject, u.reason, u.until),
@@ -100,6 +101,12 @@ func encodeFacts(p *shards.Params, f []*Fact, me [16]byte) {
 	p.UUID(high)
 	p.UUID(me)
 	p.UUID(sender.NewID())
+	p.Int2s(n, func(i int) int16 {
+		if f[i].Crashed {
+			return 1
+		}
+		return 0
+	})
 }
 
 // encodeReply is a reply as the events keep it: code, enhanced code, stage, host and text, by tabs. It is

@@ -35,8 +35,9 @@ where m.account_id = $1 and m.id = $2 and s.account_id = $1 and s.id = $2 and m.
 for update of m`
 
 	rescheduleSQL = `
-update messages set send_at = $3, next_attempt_at = $3, expires_at = expires_at + ($3 - send_at), ver = ver + 1
-where account_id = $1 and id = $2`
+update messages set send_at = $3, next_attempt_at = $3, ver = ver + 1,
+  expires_at = case when perishable then expires_at else expires_at + ($3 - send_at) end
+where account_id = $1 and id = $2 and (not perishable or $3 < expires_at)`
 )
 
 func scanScheduled(r pgx.CollectableRow) (Scheduled, error) {
@@ -72,7 +73,10 @@ func (s *Store) Cancel(ctx context.Context, account int64, id sender.ID) (Schedu
 func (s *Store) Reschedule(ctx context.Context, account int64, id sender.ID, at time.Time) (Scheduled, error) {
 	return s.change(ctx, account, id, func(ctx context.Context, tx pgx.Tx, m *Scheduled) error {
 		m.SendAt = at
-		_, err := tx.Exec(ctx, rescheduleSQL, account, [16]byte(id), at)
+		tag, err := tx.Exec(ctx, rescheduleSQL, account, [16]byte(id), at)
+		if err == nil && tag.RowsAffected() == 0 { // the row is there and locked
+			return sender.Invalid("send_at", "is not before the time at which the message expires")
+		}
 		return err
 	})
 }
