@@ -9,7 +9,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -35,7 +38,8 @@ var (
 	errToken = errors.New("must be 1 to 64 of a-z, 0-9, _ and -")
 )
 
-// Job says that there is something to do in a shard.
+// Job says that there is something to do in a shard. Without ids it is a bell: it says that something is due there,
+// and of a kind and shard one waits at most, however often it is rung.
 type Job struct {
 	Kind  string     // who handles it: 1 to 64 of a-z, 0-9, _ and -
 	Shard string     // where: the same alphabet
@@ -44,8 +48,9 @@ type Job struct {
 
 // Handler does the jobs of one kind.
 type Handler struct {
-	// Do does one job. It must return soon after ctx has ended, which happens after Timeout and when Run stops.
-	// A panic is a retry.
+	// Do does one job. It must return soon after ctx has ended, which happens after Timeout and when Run stops. As
+	// long as it runs within Timeout, nobody else gets the job. One that goes on for two thirds of Config.AckWait
+	// more has lost it to another, and of its answers only Done still counts. A panic is a retry.
 	Do func(ctx context.Context, j Job) Result
 	// Concurrency is how many jobs run at once in this process: 1 to 256; default 1.
 	Concurrency int
@@ -60,6 +65,7 @@ const (
 	done
 	snooze
 	dead
+	perItem
 )
 
 // Result is how a job ended. The zero Result is a retry at once.
@@ -67,6 +73,7 @@ type Result struct {
 	verdict verdict
 	after   time.Duration
 	reason  string
+	items   map[[16]byte]Result // of perItem
 }
 
 // Done ends the job.
@@ -80,6 +87,11 @@ func Retry(after time.Duration) Result { return Result{verdict: retry, after: af
 // failed and nothing is counted. Until then it occupies its place among the handler's Concurrency, so a
 // process that is full takes no further jobs of the kind.
 func Snooze(after time.Duration) Result { return Result{verdict: snooze, after: after} }
+
+// PerItem answers for each id of the job on its own, with one of the others; an id left out is retried at once. The
+// ids to be retried go on as a smaller job that keeps its count of tries, after the longest of their waits; so do
+// those snoozed, but uncounted. The dead ones are given up alone, each with its reason. For a bell it is a retry.
+func PerItem(results map[[16]byte]Result) Result { return Result{verdict: perItem, items: results} }
 
 // Dead gives the job up. The reason is stored and logged: it must hold no address and no content.
 func Dead(reason string) Result { return Result{verdict: dead, reason: reason} }
@@ -97,6 +109,23 @@ func (j Job) check() error {
 		return fmt.Errorf("a job of %d ids: %d at most, make several", len(j.IDs), MaxIDs)
 	}
 	return nil
+}
+
+// subject is where the job waits in the queue. A bell's is the same each time, so that it takes the place of one that
+// waits; a job with ids has one of its own, so that nothing takes its place.
+func (j Job) subject() string {
+	s := "jobs." + j.Kind + "." + j.Shard
+	if len(j.IDs) > 0 {
+		s += "." + strconv.FormatUint(rand.Uint64(), 36)
+	}
+	return s
+}
+
+// laneOf is the kind and the shard of a subject of ours: of jobs.<kind>.<shard>, jobs.<kind>.<shard>.<any> and
+// dead.<kind>.<shard>.
+func laneOf(subject string) (kind, shard string) {
+	part := append(strings.Split(subject, "."), "", "", "")
+	return part[1], part[2]
 }
 
 // format is the first byte of every job, so that a later version can tell what an earlier one left behind.

@@ -2,7 +2,6 @@ package jobs_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -34,10 +33,12 @@ func TestRungJobIsDone(t *testing.T) {
 	if j.Kind != "deliver" || j.Shard != "shard_0042" || fmt.Sprint(j.IDs) != fmt.Sprint(ids) {
 		t.Errorf("rung and done differ: %s %s, %d ids", j.Kind, j.Shard, len(j.IDs))
 	}
-	ring(t, q, jobs.Job{Kind: "deliver", Shard: "shard_0001"}, jobs.Job{Kind: "deliver", Shard: "shard_0001"})
-	receive(t, got, "a job without ids")
-	receive(t, got, "its double: nothing is swallowed")
-	until(t, "nothing is left", func() bool { return stats(t, q) == jobs.Stats{} })
+	ring(t, q, jobs.Job{Kind: "deliver", Shard: "shard_0042", IDs: ids}, jobs.Job{Kind: "deliver", Shard: "shard_0042", IDs: ids})
+	receive(t, got, "the job again")
+	receive(t, got, "its double: nothing with ids is swallowed")
+	ring(t, q, jobs.Job{Kind: "deliver", Shard: "shard_0001"})
+	receive(t, got, "a bell")
+	until(t, "nothing is left", func() bool { return left(t, q) == sum{} })
 }
 
 func TestBadJobsAreRefused(t *testing.T) {
@@ -88,7 +89,7 @@ func TestRetryWaits(t *testing.T) {
 	if second.Sub(first) < after || third.Sub(second) < after {
 		t.Errorf("retries after %s and %s, not %s", second.Sub(first), third.Sub(second), after)
 	}
-	until(t, "nothing is left", func() bool { return stats(t, q) == jobs.Stats{} })
+	until(t, "nothing is left", func() bool { return left(t, q) == sum{} })
 }
 
 func TestSnoozeIsNotCounted(t *testing.T) {
@@ -106,7 +107,7 @@ func TestSnoozeIsNotCounted(t *testing.T) {
 	if n := receive(t, finished, "the end of the snoozing"); n != 7 {
 		t.Errorf("a snoozed job came back with %d of 7 ids", n)
 	}
-	until(t, "nothing is left", func() bool { return stats(t, q) == jobs.Stats{} })
+	until(t, "nothing is left", func() bool { return left(t, q) == sum{} })
 }
 
 func TestPanicsEndInTheDeadStream(t *testing.T) {
@@ -135,7 +136,7 @@ func TestPanicsEndInTheDeadStream(t *testing.T) {
 	if m := grave(t, s, 2); m.Header.Get("Postrider-Reason") != "no such  thing" {
 		t.Errorf("reason of the other: %q", m.Header.Get("Postrider-Reason"))
 	}
-	until(t, "nothing else is left", func() bool { return stats(t, q) == jobs.Stats{Dead: 2} })
+	until(t, "nothing else is left", func() bool { return left(t, q) == sum{dead: 2} })
 	if n := lines.FilterMessageSnippet("job given up").Len(); n != 2 {
 		t.Errorf("%d lines about dead jobs, not 2", n)
 	}
@@ -150,8 +151,8 @@ func TestUnreadableJobIsDead(t *testing.T) {
 	s := start(t, jobs.ServerConfig{Dir: t.TempDir(), Listen: "127.0.0.1:0", Token: "secret"})
 	q := jobstest.Connect(t, jobs.Config{Server: s})
 	js := raw(t, s)
-	for _, data := range []string{"", "\x00", "\x02\x00", "\x01", "\x01\x01short", "\x01\x00more", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"} {
-		if _, err := js.Publish(t.Context(), "jobs.deliver.shard_0001", []byte(data)); err != nil {
+	for i, data := range []string{"", "\x00", "\x02\x00", "\x01", "\x01\x01short", "\x01\x00more", "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"} {
+		if _, err := js.Publish(t.Context(), fmt.Sprintf("jobs.deliver.shard_0001.%d", i), []byte(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -159,7 +160,7 @@ func TestUnreadableJobIsDead(t *testing.T) {
 		t.Errorf("a handler got %v", j)
 		return jobs.Done()
 	}}})
-	until(t, "all are dead", func() bool { return stats(t, q) == jobs.Stats{Dead: 7} })
+	until(t, "all are dead", func() bool { return left(t, q) == sum{dead: 7} })
 }
 
 func TestSilentHandlerLosesItsJobAndThenTheJobIsDead(t *testing.T) {
@@ -168,7 +169,7 @@ func TestSilentHandlerLosesItsJobAndThenTheJobIsDead(t *testing.T) {
 	ring(t, q, jobs.Job{Kind: "deliver", Shard: "shard_0001"})
 	// Two processes that take the job and are never heard of again.
 	cons, err := raw(t, s).CreateOrUpdateConsumer(t.Context(), "JOBS", jetstream.ConsumerConfig{Durable: "deliver",
-		FilterSubject: "jobs.deliver.*", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Second,
+		FilterSubject: "jobs.deliver.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Second,
 		MaxAckPending: 10_000, MaxWaiting: 4096, MaxDeliver: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -182,24 +183,7 @@ func TestSilentHandlerLosesItsJobAndThenTheJobIsDead(t *testing.T) {
 		t.Error("a job that ends processes was run again")
 		return jobs.Done()
 	}}})
-	until(t, "the job is dead", func() bool { return stats(t, q) == jobs.Stats{Dead: 1} })
-}
-
-func TestLongJobIsKeptAlive(t *testing.T) {
-	s := start(t, jobs.ServerConfig{Dir: t.TempDir()})
-	q := jobstest.Connect(t, jobs.Config{Server: s, AckWait: time.Second})
-	begun := make(chan bool, 10)
-	run(t, q, map[string]jobs.Handler{"deliver": {Concurrency: 2, Timeout: 3 * time.Second, Do: func(ctx context.Context, _ jobs.Job) jobs.Result {
-		begun <- true
-		<-ctx.Done()
-		return jobs.Done()
-	}}})
-	ring(t, q, jobs.Job{Kind: "deliver", Shard: "shard_0001"})
-	receive(t, begun, "the job")
-	until(t, "it is done", func() bool { return stats(t, q) == jobs.Stats{} })
-	if len(begun) != 0 {
-		t.Error("a job three times as long as AckWait ran twice")
-	}
+	until(t, "the job is dead", func() bool { return left(t, q) == sum{dead: 1} })
 }
 
 func TestTwoQueuesShareTheWork(t *testing.T) {
@@ -222,7 +206,7 @@ func TestTwoQueuesShareTheWork(t *testing.T) {
 	}
 	ring(t, here, list[:50]...)
 	ring(t, there, list[50:]...)
-	until(t, "all is done", func() bool { return stats(t, there) == jobs.Stats{} })
+	until(t, "all is done", func() bool { return left(t, there) == sum{} })
 	if n := len(both["here"]) + len(both["there"]); n != 100 {
 		t.Errorf("%d runs of 100 jobs", n)
 	}
@@ -249,22 +233,6 @@ func TestStopHandsBack(t *testing.T) {
 	}}})
 	receive(t, got, "one job, without waiting for AckWait or an hour")
 	receive(t, got, "the other")
-}
-
-func TestFullQueueSaysSo(t *testing.T) {
-	s := start(t, jobs.ServerConfig{Dir: t.TempDir(), MaxDisk: 4 << 20})
-	q := jobstest.Connect(t, jobs.Config{Server: s})
-	job := jobs.Job{Kind: "deliver", Shard: "shard_0001", IDs: make([][16]byte, jobs.MaxIDs)}
-	var err error
-	n := 0
-	for ; err == nil && n < 1000; n++ {
-		err = q.Ring(t.Context(), job)
-	}
-	if !errors.Is(err, jobs.ErrFull) || n < 50 {
-		t.Fatalf("after %d jobs of 16 kB in 1 MiB: %v", n, err)
-	}
-	run(t, q, map[string]jobs.Handler{"deliver": {Do: func(context.Context, jobs.Job) jobs.Result { return jobs.Done() }}})
-	until(t, "there is room", func() bool { return q.Ring(t.Context(), job) == nil })
 }
 
 func TestManyJobsInLittleMemory(t *testing.T) {
@@ -309,7 +277,7 @@ func TestManyJobsInLittleMemory(t *testing.T) {
 			return len(seen) == all || len(seen) > last+1000
 		})
 	}
-	until(t, "nothing is left", func() bool { return stats(t, q) == jobs.Stats{} })
+	until(t, "nothing is left", func() bool { return left(t, q) == sum{} })
 	if grown := heap() - before; grown > 48<<20 {
 		t.Errorf("%d MiB remain after %d jobs", grown>>20, all)
 	}

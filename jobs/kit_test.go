@@ -73,6 +73,15 @@ func stats(t *testing.T, q *jobs.Queue) jobs.Stats {
 	return st
 }
 
+// sum is what is left in the queue, of all kinds.
+type sum struct{ pending, inFlight, dead int }
+
+func left(t *testing.T, q *jobs.Queue) sum {
+	t.Helper()
+	st := stats(t, q)
+	return sum{st.Pending, st.InFlight, st.Dead}
+}
+
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats

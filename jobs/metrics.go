@@ -17,6 +17,9 @@ type metrics struct {
 	seconds *prometheus.HistogramVec
 	stored  *prometheus.GaugeVec
 	ready   prometheus.Gauge
+
+	waiting, oldest, dead *prometheus.GaugeVec
+	kinds                 map[string]bool // whose lanes were told; the watcher's
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -35,12 +38,22 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Entries of a stream, as last seen."}, []string{"stream"}),
 		ready: prometheus.NewGauge(prometheus.GaugeOpts{Name: "postrider_jobs_ready",
 			Help: "1 while the queue can be used."}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postrider_jobs_waiting",
+			Help: "Jobs in the queue, those being done too, as last seen."}, []string{"kind"}),
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postrider_jobs_oldest_seconds",
+			Help: "Age of the oldest job that is not done, as last seen."}, []string{"kind"}),
+		dead: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "postrider_jobs_dead",
+			Help: "Jobs given up and still kept, as last seen."}, []string{"kind"}),
+		kinds: map[string]bool{},
 	}
 	if reg == nil {
 		return m, nil
 	}
-	return m, errors.Join(reg.Register(m.rings), reg.Register(m.results), reg.Register(m.panics), reg.Register(m.buried),
-		reg.Register(m.seconds), reg.Register(m.stored), reg.Register(m.ready))
+	var errs []error
+	for _, c := range []prometheus.Collector{m.rings, m.results, m.panics, m.buried, m.seconds, m.stored, m.ready, m.waiting, m.oldest, m.dead} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
 }
 
 func (m *metrics) rung(taken int, err error) {
@@ -58,10 +71,26 @@ func (m *metrics) ended(kind string, res Result, took time.Duration) {
 	m.seconds.WithLabelValues(kind).Observe(took.Seconds())
 }
 
-func (v verdict) String() string { return [...]string{"retry", "done", "snooze", "dead"}[v] }
+func (v verdict) String() string {
+	return [...]string{"retry", "done", "snooze", "dead", "per_item"}[v]
+}
 
 func (m *metrics) measure(info *jetstream.StreamInfo) {
 	m.stored.WithLabelValues(info.Config.Name).Set(float64(info.State.Msgs))
+}
+
+// lanes tells of every lane, and of those that are no more.
+func (m *metrics) lanes(list []Lane) {
+	now := map[string]Lane{}
+	for _, l := range list {
+		now[l.Kind], m.kinds[l.Kind] = l, true
+	}
+	for kind := range m.kinds {
+		l := now[kind]
+		m.waiting.WithLabelValues(kind).Set(float64(l.Pending + l.InFlight))
+		m.oldest.WithLabelValues(kind).Set(l.Oldest.Seconds())
+		m.dead.WithLabelValues(kind).Set(float64(l.Dead))
+	}
 }
 
 func (m *metrics) up(yes bool) {

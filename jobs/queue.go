@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,6 +21,7 @@ import (
 type Config struct {
 	Server   *Server // the embedded one, reached without a socket
 	URL      string  // or those of an external server or cluster, separated by commas; nats:// or tls://, with token or user
+	Login    Login   // to an external server
 	Instance string  // the name of this process among the connections
 	Log      *zap.Logger
 	Metrics  prometheus.Registerer
@@ -39,6 +41,7 @@ type Queue struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	metrics *metrics
+	state   atomic.Pointer[error]
 	rings   chan struct{} // places of Ring calls at once
 	look    chan struct{} // has the watcher look at once
 	end     context.CancelFunc
@@ -62,11 +65,14 @@ func Connect(ctx context.Context, cfg Config) (*Queue, error) {
 	if q.log == nil {
 		q.log = zap.NewNop()
 	}
-	var err error
+	login, err := cfg.Login.options()
+	if err != nil {
+		return nil, fmt.Errorf("connect to queue: %w", err)
+	}
 	if q.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, fmt.Errorf("connect to queue: %w", err)
 	}
-	if q.nc, err = nats.Connect(cfg.URL, q.options()...); err != nil {
+	if q.nc, err = nats.Connect(cfg.URL, append(q.options(), login...)...); err != nil {
 		return nil, fmt.Errorf("connect to queue: %w", err)
 	}
 	q.js, err = jetstream.New(q.nc, jetstream.WithPublishAsyncMaxPending(2*window*ringsAtOnce),
@@ -77,9 +83,32 @@ func Connect(ctx context.Context, cfg Config) (*Queue, error) {
 	}
 	watching, end := context.WithCancel(context.Background())
 	q.end = end
-	err = q.streams(ctx, true)
-	go q.watch(watching, err)
+	q.note(q.streams(ctx, true))
+	go q.watch(watching)
 	return q, nil
+}
+
+// Ready says why the queue cannot be used now, as last seen at most 5 s ago; nil when it can be. A full queue is ready:
+// it refuses new jobs, but those in it are done.
+func (q *Queue) Ready() error {
+	if !q.nc.IsConnected() {
+		return q.away()
+	}
+	return *q.state.Load()
+}
+
+// note keeps how the last look at the streams ended.
+func (q *Queue) note(err error) {
+	q.state.Store(&err)
+	q.metrics.up(err == nil)
+}
+
+// away is errAway with what the connection last failed of, such as a wrong password.
+func (q *Queue) away() error {
+	if err := q.nc.LastError(); err != nil {
+		return fmt.Errorf("%w (%w)", errAway, err)
+	}
+	return errAway
 }
 
 // Close ends the connection. Run must have returned.
@@ -110,6 +139,8 @@ func check(cfg *Config) error {
 		return fmt.Errorf("MaxDisk %d: must be 4 MiB at least", cfg.MaxDisk)
 	case cfg.AckWait < time.Second || cfg.AckWait > time.Hour:
 		return fmt.Errorf("AckWait %s: must be 1 s to 1 h", cfg.AckWait)
+	case cfg.Server != nil && cfg.Login != (Login{}):
+		return errors.New("a login is for an external server")
 	}
 	if cfg.Server != nil {
 		cfg.MaxDisk = min(cmp.Or(cfg.MaxDisk, cfg.Server.cfg.MaxDisk), cfg.Server.cfg.MaxDisk)

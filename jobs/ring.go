@@ -5,13 +5,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Ring puts at most MaxRing jobs into the queue and returns when the server has them, or after 2 s. An error
-// says how many it did not confirm: some of those may be in all the same. ErrFull means that there is no room.
+// Ring puts at most MaxRing jobs into the queue and returns when the server has them, or after 2 s. A bell takes the
+// place of one that waits for the same kind and shard. An error says how many jobs it did not confirm: some of those
+// may be in all the same. ErrFull means that there is no room.
 func (q *Queue) Ring(ctx context.Context, jobs ...Job) error {
 	if len(jobs) > MaxRing {
 		return fmt.Errorf("ring %d jobs: %d at most, ring in parts", len(jobs), MaxRing)
@@ -44,11 +47,11 @@ func (q *Queue) Ring(ctx context.Context, jobs ...Job) error {
 // put sends jobs all at once and waits for every answer; it says how many were taken and why one was not.
 func (q *Queue) put(ctx context.Context, jobs []Job) (taken int, err error) {
 	if !q.nc.IsConnected() {
-		return 0, errAway
+		return 0, q.away()
 	}
 	acks := make([]jetstream.PubAckFuture, 0, len(jobs))
 	for _, j := range jobs {
-		ack, e := q.js.PublishMsgAsync(&nats.Msg{Subject: "jobs." + j.Kind + "." + j.Shard, Data: j.encode()})
+		ack, e := q.js.PublishMsgAsync(&nats.Msg{Subject: j.subject(), Data: j.encode()})
 		if e != nil {
 			err = q.why(e)
 			break
@@ -68,6 +71,25 @@ func (q *Queue) put(ctx context.Context, jobs []Job) (taken int, err error) {
 	return taken, err
 }
 
+// goOn puts a job into the queue that has been there before, to be done after a while.
+func (q *Queue) goOn(ctx context.Context, d delivery, ids [][16]byte, tries int, after time.Duration) error {
+	if !q.nc.IsConnected() {
+		return q.away()
+	}
+	j := Job{Kind: d.Kind, Shard: d.Shard, IDs: ids}
+	msg := nats.NewMsg(j.subject())
+	msg.Data = j.encode()
+	msg.Header.Set(headerTries, strconv.Itoa(tries))
+	msg.Header.Set(headerRung, d.rung.Format(time.RFC3339Nano))
+	if after > 0 {
+		msg.Header.Set(headerNotBefore, time.Now().Add(after).UTC().Format(time.RFC3339Nano))
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	_, err := q.js.PublishMsg(ctx, msg)
+	return q.why(err)
+}
+
 // PublishEvents appends an entry to the event stream, where a shard's entries stay in the order of the calls, one
 // after another. A repeat with the same dedupeID (1 to 64 bytes) within 2 minutes is dropped. It answers within 2 s;
 // after an error the entry may be in the stream all the same.
@@ -80,7 +102,7 @@ func (q *Queue) PublishEvents(ctx context.Context, shard string, payload []byte,
 	case dedupeID == "" || len(dedupeID) > 64:
 		return errors.New("publish events: the dedupe id must be 1 to 64 bytes")
 	case !q.nc.IsConnected():
-		return fmt.Errorf("publish events: %w", errAway)
+		return fmt.Errorf("publish events: %w", q.away())
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -104,7 +126,7 @@ func (q *Queue) why(err error) error {
 		q.lookNow()
 		return fmt.Errorf("the stream is not there and is being made again: %w", err)
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
-		return errAway
+		return q.away()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
 		return fmt.Errorf("no answer from the queue in time: %w", err)
 	}

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -93,12 +93,12 @@ func (w *worker) run(ctx context.Context) {
 // open asks for jobs one at a time: one that waited here behind another would run out of its time.
 func (w *worker) open(ctx context.Context) (jetstream.MessagesContext, error) {
 	if !w.q.nc.IsConnected() {
-		return nil, errAway
+		return nil, w.q.away()
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	consumer, err := w.q.js.CreateOrUpdateConsumer(ctx, streamJobs, jetstream.ConsumerConfig{
-		Durable: w.kind, FilterSubject: "jobs." + w.kind + ".*", AckPolicy: jetstream.AckExplicitPolicy,
+		Durable: w.kind, FilterSubject: "jobs." + w.kind + ".>", AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: w.q.cfg.AckWait, MaxAckPending: inFlight, MaxWaiting: 4096,
 		MaxDeliver: -1, // counted by us: the server would keep the job for ever and tell nobody
 	})
@@ -138,70 +138,111 @@ func (w *worker) each(ctx context.Context, jobs jetstream.MessagesContext) error
 	return nil
 }
 
+// delivery is a job as it was given out.
+type delivery struct {
+	Job
+	msg     jetstream.Msg
+	try     int // the number of this try, from 1
+	rung    time.Time
+	seq     uint64
+	stored  time.Time
+	wound   bool // this delivery is no try: it winds the timer of a job that is to wait
+	waitFor time.Duration
+}
+
+// read reads a delivery as far as it can be read.
+func (w *worker) read(msg jetstream.Msg, meta *jetstream.MsgMetadata) (delivery, error) {
+	kind, shard := laneOf(msg.Subject())
+	d := delivery{Job: Job{Kind: kind, Shard: shard}, msg: msg, try: int(meta.NumDelivered), rung: meta.Timestamp.UTC(),
+		seq: meta.Sequence.Stream, stored: meta.Timestamp}
+	if tries, err := strconv.Atoi(msg.Headers().Get(headerTries)); err == nil {
+		d.try += max(tries, 0)
+	}
+	if rung, err := time.Parse(time.RFC3339Nano, msg.Headers().Get(headerRung)); err == nil {
+		d.rung = rung
+	}
+	if at, err := time.Parse(time.RFC3339Nano, msg.Headers().Get(headerNotBefore)); err == nil {
+		d.try--
+		d.wound, d.waitFor = meta.NumDelivered == 1, min(max(time.Until(at), 0), maxDelay)
+	}
+	var err error
+	d.IDs, err = decodeIDs(msg.Data())
+	return d, err
+}
+
 // one does one job and answers for it.
 func (w *worker) one(ctx context.Context, msg jetstream.Msg) {
 	meta, err := msg.Metadata()
 	if err != nil { // not from a stream, so there is nobody to answer
 		return
 	}
-	try := int(meta.NumDelivered)
-	job, err := w.read(msg)
+	d, err := w.read(msg, meta)
 	switch {
 	case err != nil:
-		w.bury(msg, meta, "cannot be read: "+err.Error())
-		return
-	case try > w.q.cfg.MaxDeliver:
-		w.bury(msg, meta, fmt.Sprintf("given out %d times and never answered for: its handler hangs or ends the process", w.q.cfg.MaxDeliver))
-		return
+		w.bury(d, "cannot be read: "+err.Error())
+	case d.wound:
+		w.told(msg.NakWithDelay(d.waitFor))
+	case d.try > w.q.cfg.MaxDeliver:
+		w.bury(d, fmt.Sprintf("given out %d times and never answered for: its handler hangs or ends the process", w.q.cfg.MaxDeliver))
+	default:
+		w.do(ctx, d)
 	}
-	defer w.keepAlive(ctx, msg)()
-	res := w.try(ctx, job, try)
-	for res.verdict == snooze && ctx.Err() == nil {
+}
+
+func (w *worker) do(ctx context.Context, d delivery) {
+	res, late := w.try(ctx, d)
+	for !late && res.verdict == snooze && ctx.Err() == nil {
 		switch {
-		case w.giveBack(ctx, job, res.after):
+		case w.giveBack(ctx, d, res.after):
 			res = Done()
 		case ctx.Err() == nil: // no room to put it down, so it stays here
-			res = w.try(ctx, job, try)
+			res, late = w.try(ctx, d)
 		}
+	}
+	if late && res.verdict != done {
+		w.q.log.Warn("job handler outlived its time and lost the job to another", zap.String("kind", w.kind), zap.String("shard", d.Shard))
+		return
+	}
+	if parts := res.split(d.IDs); len(parts) > 1 {
+		res = w.apart(ctx, d, parts)
 	}
 	switch {
 	case res.verdict == done:
-		w.told(msg.Ack())
+		w.told(d.msg.Ack())
 	case res.verdict == dead:
-		w.bury(msg, meta, res.reason)
+		w.bury(d, res.reason)
 	case ctx.Err() != nil: // cut short by us: no failure of the job's
-		w.told(msg.Nak())
-	case try >= w.q.cfg.MaxDeliver:
-		w.bury(msg, meta, cmp.Or(res.reason, "asked for a retry")+fmt.Sprintf(" at try %d of %d", try, w.q.cfg.MaxDeliver))
+		w.told(d.msg.Nak())
+	case d.try >= w.q.cfg.MaxDeliver:
+		w.bury(d, w.spent(d, res))
 	default:
-		w.told(msg.NakWithDelay(min(max(res.after, 0), maxDelay)))
+		w.told(d.msg.NakWithDelay(min(max(res.after, 0), maxDelay)))
 	}
 }
 
-func (w *worker) read(msg jetstream.Msg) (Job, error) {
-	ids, err := decodeIDs(msg.Data())
-	return Job{Kind: w.kind, Shard: shardOf(msg.Subject()), IDs: ids}, err
-}
-
-func shardOf(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
-
-// try runs the handler. A panic is a retry, sooner at first: 100 ms, 400 ms, 1.6 s, at most a minute.
-func (w *worker) try(ctx context.Context, job Job, n int) (res Result) {
+// try runs the handler, and says whether the job may be with another by now. A panic is a retry, sooner at first:
+// 100 ms, 400 ms, 1.6 s, at most a minute.
+func (w *worker) try(ctx context.Context, d delivery) (res Result, late bool) {
+	defer w.keepAlive(ctx, d, w.Timeout)()
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
 	begun := time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			what := describe(p)
-			res = Result{verdict: retry, reason: what, after: min(100*time.Millisecond<<(2*min(n-1, 10)), time.Minute)}
+			res = Result{verdict: retry, reason: what, after: min(100*time.Millisecond<<(2*min(d.try-1, 10)), time.Minute)}
 			w.q.metrics.panics.WithLabelValues(w.kind).Inc()
-			w.q.log.Error("job handler panicked", zap.String("kind", w.kind), zap.String("shard", job.Shard), zap.Int("try", n),
+			w.q.log.Error("job handler panicked", zap.String("kind", w.kind), zap.String("shard", d.Shard), zap.Int("try", d.try),
 				zap.String("reason", what), zap.ByteString("stack", debug.Stack()))
 			w.q.log.Debug("panic value", zap.Any("value", p))
 		}
+		late = time.Since(begun) > w.Timeout+w.q.cfg.AckWait*2/3
 		w.q.metrics.ended(w.kind, res, time.Since(begun))
+		if parts := res.split(d.IDs); len(parts) == 1 {
+			res = parts[0].Result
+		}
 	}()
-	return w.Do(ctx, job)
+	return w.Do(ctx, d.Job), false
 }
 
 // describe names a panic. Only the runtime's own words are told: another value may hold an address.
@@ -212,10 +253,11 @@ func describe(p any) string {
 	return fmt.Sprintf("panic with a %T", p)
 }
 
-// keepAlive tells the server that the job is being done, until the function it returns is called. It gives up when
-// a handler has long outrun its time, so that the job can go elsewhere.
-func (w *worker) keepAlive(ctx context.Context, msg jetstream.Msg) func() {
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), w.Timeout+maxSnooze)
+// keepAlive tells the server that the job is being done, for as long as it may take and until the function it returns is
+// called. The last word holds for AckWait, so that a handler that ends with its time can still answer, and the job of one
+// that hangs goes elsewhere.
+func (w *worker) keepAlive(ctx context.Context, d delivery, most time.Duration) func() {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), most)
 	go func() {
 		tick := time.NewTicker(w.q.cfg.AckWait / 3)
 		defer tick.Stop()
@@ -224,7 +266,7 @@ func (w *worker) keepAlive(ctx context.Context, msg jetstream.Msg) func() {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				w.told(msg.InProgress())
+				w.told(d.msg.InProgress())
 			}
 		}
 	}()
@@ -232,9 +274,10 @@ func (w *worker) keepAlive(ctx context.Context, msg jetstream.Msg) func() {
 }
 
 // giveBack waits and then rings anew, after which the job at hand is done with.
-func (w *worker) giveBack(ctx context.Context, job Job, after time.Duration) bool {
+func (w *worker) giveBack(ctx context.Context, d delivery, after time.Duration) bool {
+	defer w.keepAlive(ctx, d, maxSnooze+deadline)()
 	wait(ctx, min(max(after, 0), maxSnooze))
-	return ctx.Err() == nil && w.q.Ring(ctx, job) == nil
+	return ctx.Err() == nil && w.q.goOn(ctx, d, d.IDs, d.try-1, 0) == nil
 }
 
 // told notes an answer that did not go out. The job then runs again, here or elsewhere.

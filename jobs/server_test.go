@@ -237,7 +237,7 @@ func TestMetrics(t *testing.T) {
 	q := jobstest.Connect(t, jobs.Config{Server: s, Metrics: reg})
 	run(t, q, map[string]jobs.Handler{"deliver": {Do: func(context.Context, jobs.Job) jobs.Result { return jobs.Done() }}})
 	ring(t, q, jobs.Job{Kind: "deliver", Shard: "shard_0001"}, jobs.Job{Kind: "deliver", Shard: "shard_0002"})
-	until(t, "all is done", func() bool { return stats(t, q) == jobs.Stats{} })
+	until(t, "all is done", func() bool { return left(t, q) == sum{} })
 	want := `
 # HELP postrider_jobs_ready 1 while the queue can be used.
 # TYPE postrider_jobs_ready gauge

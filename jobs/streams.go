@@ -5,13 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 )
 
-// The streams. A job's subject is jobs.<kind>.<shard>, a dead one's dead.<kind>.<shard>, an event's events.<shard>.
+// The streams. A bell's subject is jobs.<kind>.<shard>, that of a job with ids jobs.<kind>.<shard>.<its own>, a dead one's
+// dead.<kind>.<shard>, an event's events.<shard>.
 const (
 	streamJobs   = "JOBS"
 	streamDead   = "DEAD"
@@ -25,11 +27,11 @@ const (
 )
 
 // streamConfigs describes the streams. A full JOBS refuses, so that who rings learns of it; the others are logs and
-// drop what is oldest.
+// drop what is oldest. JOBS keeps one entry a subject, so a bell takes the place of the one that waits, or is being heard.
 func streamConfigs(maxDisk int64) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
-		{Name: streamJobs, Subjects: []string{"jobs.*.*"}, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
-			MaxAge: 7 * day, MaxBytes: maxDisk / 4, Duplicates: doubles},
+		{Name: streamJobs, Subjects: []string{"jobs.*.*", "jobs.*.*.*"}, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew,
+			MaxMsgsPerSubject: 1, MaxAge: 7 * day, MaxBytes: maxDisk / 4, Duplicates: doubles},
 		{Name: streamDead, Subjects: []string{"dead.*.*"}, Discard: jetstream.DiscardOld, MaxAge: 30 * day, MaxBytes: maxDisk / 16, Duplicates: doubles},
 		{Name: streamEvents, Subjects: []string{"events.*"}, Discard: jetstream.DiscardOld, MaxAge: 7 * day, MaxBytes: maxDisk / 2, Duplicates: doubles},
 	}
@@ -39,23 +41,21 @@ func streamConfigs(maxDisk int64) []jetstream.StreamConfig {
 // to this version's settings.
 func (q *Queue) streams(ctx context.Context, update bool) error {
 	if !q.nc.IsConnected() {
-		return errAway
+		return q.away()
 	}
 	made := false
 	var errs []error
 	for _, cfg := range streamConfigs(cmp.Or(q.cfg.MaxDisk, defaultDisk)) {
-		ctx, cancel := context.WithTimeout(ctx, deadline)
-		stream, err := q.js.Stream(ctx, cfg.Name)
+		stream, err := q.stream(ctx, cfg.Name)
 		switch {
 		case err == nil && update:
-			err = q.update(ctx, cfg, stream.CachedInfo().Config)
+			err = q.update(ctx, cfg, stream)
 		case err == nil:
 			q.metrics.measure(stream.CachedInfo())
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			cfg.Replicas, made = q.replicas(), true
-			_, err = q.js.CreateOrUpdateStream(ctx, cfg)
+			err = q.make(ctx, cfg)
 		}
-		cancel()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("stream %s of at most %d bytes: %w", cfg.Name, cfg.MaxBytes, err))
 		}
@@ -67,13 +67,53 @@ func (q *Queue) streams(ctx context.Context, update bool) error {
 }
 
 // update leaves alone what is the operator's choice.
-func (q *Queue) update(ctx context.Context, want, is jetstream.StreamConfig) error {
+func (q *Queue) update(ctx context.Context, want jetstream.StreamConfig, stream jetstream.Stream) error {
+	is := stream.CachedInfo().Config
 	want.Replicas = is.Replicas
 	if q.cfg.MaxDisk == 0 {
 		want.MaxBytes = is.MaxBytes
 	}
-	_, err := q.js.UpdateStream(ctx, want)
+	if want.MaxMsgsPerSubject == 1 && is.MaxMsgsPerSubject != 1 {
+		if err := q.bringOver(ctx, want, stream); err != nil {
+			return fmt.Errorf("bring jobs over from an older version: %w", err)
+		}
+	}
+	return q.make(ctx, want)
+}
+
+func (q *Queue) make(ctx context.Context, cfg jetstream.StreamConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	_, err := q.js.CreateOrUpdateStream(ctx, cfg)
 	return err
+}
+
+// bringOver gives the jobs with ids subjects of their own, which an older version put on that of the bell, before all but
+// the last would go. Cut off half-way, it goes on at the next look; a job may be doubled by that.
+func (q *Queue) bringOver(ctx context.Context, want jetstream.StreamConfig, stream jetstream.Stream) error {
+	want.MaxMsgsPerSubject, want.MaxBytes = -1, -1 // a full stream too
+	if err := q.make(ctx, want); err != nil {
+		return err
+	}
+	for next := uint64(1); ; {
+		msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject("jobs.*.*"))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		next = msg.Sequence + 1
+		if ids, err := decodeIDs(msg.Data); err == nil && len(ids) == 0 {
+			continue
+		}
+		if _, err := q.js.Publish(ctx, msg.Subject+"."+strconv.FormatUint(msg.Sequence, 36), msg.Data); err != nil {
+			return err
+		}
+		if err := stream.DeleteMsg(ctx, msg.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return err
+		}
+	}
 }
 
 // replicas is 3 in a cluster, which then outlives one of its servers.
@@ -91,16 +131,16 @@ func (q *Queue) lookNow() {
 	}
 }
 
-// watch makes the streams again whenever they are gone: the server may have come back with an empty folder. err is
-// how the first look ended; only changes are told.
-func (q *Queue) watch(ctx context.Context, err error) {
+// watch makes the streams again whenever they are gone: the server may have come back with an empty folder. Only changes
+// are told.
+func (q *Queue) watch(ctx context.Context) {
 	defer close(q.ended)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	err := *q.state.Load()
 	if err != nil {
 		q.log.Warn("queue not ready, jobs wait in their rows until it is", zap.Error(err))
 	}
-	q.metrics.up(err == nil)
 	for {
 		select {
 		case <-ctx.Done():
@@ -118,46 +158,9 @@ func (q *Queue) watch(ctx context.Context, err error) {
 		case err == nil && was != nil:
 			q.log.Info("queue ready")
 		}
-		q.metrics.up(err == nil)
+		q.note(err)
+		if st, err := q.Stats(ctx); err == nil {
+			q.metrics.lanes(st.Lanes)
+		}
 	}
-}
-
-// Stats is a look at the queue.
-type Stats struct {
-	Pending  int           // jobs that nobody has taken yet
-	InFlight int           // jobs being done, or waiting for their retry
-	Dead     int           // jobs given up and still kept
-	Oldest   time.Duration // age of the oldest job that is not done; 0 when there is none
-}
-
-// Stats asks the server, for 2 s at most.
-func (q *Queue) Stats(ctx context.Context) (Stats, error) {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
-	if !q.nc.IsConnected() {
-		return Stats{}, fmt.Errorf("queue statistics: %w", errAway)
-	}
-	var st Stats
-	stream, err := q.js.Stream(ctx, streamJobs)
-	if err != nil {
-		return Stats{}, fmt.Errorf("queue statistics: %w", err)
-	}
-	gone, err := q.js.Stream(ctx, streamDead)
-	if err != nil {
-		return Stats{}, fmt.Errorf("queue statistics: %w", err)
-	}
-	consumers := stream.ListConsumers(ctx)
-	for c := range consumers.Info() {
-		st.InFlight += c.NumAckPending
-	}
-	if err := consumers.Err(); err != nil {
-		return Stats{}, fmt.Errorf("queue statistics: %w", err)
-	}
-	state := stream.CachedInfo().State
-	st.Pending = max(int(state.Msgs)-st.InFlight, 0)
-	st.Dead = int(gone.CachedInfo().State.Msgs)
-	if state.Msgs > 0 {
-		st.Oldest = max(time.Since(state.FirstTime), 0)
-	}
-	return st, nil
 }

@@ -80,6 +80,8 @@ func newApp(ctx context.Context, cfg config, log *zap.Logger) (a *app, err error
 				return [16]byte{}
 			}
 			return a.dispatch.Floor()
+		}, Needed: func(ctx context.Context, shard string, from, to [16]byte) (int, error) {
+			return store.New(a.shards).Needed(ctx, shard, from, to)
 		}})
 	if err != nil {
 		return a, err
@@ -113,7 +115,7 @@ func (a *app) openQueue(ctx context.Context) (err error) {
 			return fmt.Errorf("start the queue: %w", err)
 		}
 	}
-	a.queue, err = jobs.Connect(ctx, jobs.Config{Server: a.server, URL: q.URL, Instance: sender.ID(a.shards.Instance()).String(), Log: a.log, Metrics: a.metrics})
+	a.queue, err = jobs.Connect(ctx, jobs.Config{Server: a.server, URL: q.URL, Login: q.login(), Instance: sender.ID(a.shards.Instance()).String(), Log: a.log, Metrics: a.metrics})
 	if err != nil {
 		return fmt.Errorf("connect to the queue: %w", err)
 	}
@@ -147,10 +149,18 @@ func (a *app) build() (err error) {
 			}
 			return key.Encode(bounce.ReturnPath{Account: account, Message: id}) + "@" + domain
 		}})
-	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, Life: c.Life.Duration, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,
+	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, Life: c.Life.Duration, Share: c.Share, Burst: c.Burst, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,
 		Drop: a.dispatch.Drop, Ring: a.dispatch.Ring, At: a.dispatch.At, Log: a.log, Metrics: a.metrics})
 	a.relay = relay.New(relay.Config{Hostname: a.cfg.Hostname, Key: key, Store: st, Ledger: a.ledger, Log: a.log, Metrics: a.metrics})
-	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Ready: a.ready, At: a.dispatch.At})
+	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Ready: a.ready, Warn: a.warn, At: a.dispatch.At})
+	return nil
+}
+
+// warn says what is in trouble though sends are accepted and delivered.
+func (a *app) warn() []string {
+	if err := a.queue.Ready(); err != nil {
+		return []string{"queue: " + err.Error()}
+	}
 	return nil
 }
 

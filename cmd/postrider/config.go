@@ -16,6 +16,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/postrider/postrider/jobs"
+	"github.com/postrider/postrider/sender/accept"
 	"github.com/postrider/postrider/shards"
 )
 
@@ -51,11 +53,22 @@ type logConfig struct {
 }
 
 type queueConfig struct {
-	URL       string `toml:"url,omitempty"` // of an external NATS cluster; empty: embedded
-	Dir       string `toml:"dir,omitempty"` // of the embedded one
-	Listen    string `toml:"listen,omitempty"`
-	Token     string `toml:"token,omitempty"`
-	TokenFile string `toml:"token_file,omitempty"`
+	URL          string `toml:"url,omitempty"` // of an external NATS server or cluster, separated by commas; empty: embedded
+	User         string `toml:"user,omitempty"`
+	Password     string `toml:"password,omitempty"`
+	PasswordFile string `toml:"password_file,omitempty"`
+	Credentials  string `toml:"credentials,omitempty"` // in place of user: file of a NATS user (.creds) or nkey seed
+	TLSCA        string `toml:"tls_ca,omitempty"`      // PEM files
+	TLSCert      string `toml:"tls_cert,omitempty"`
+	TLSKey       string `toml:"tls_key,omitempty"`
+	Dir          string `toml:"dir,omitempty"`    // of the embedded one
+	Listen       string `toml:"listen,omitempty"` // where other processes reach it
+	Token        string `toml:"token,omitempty"`
+	TokenFile    string `toml:"token_file,omitempty"`
+}
+
+func (c queueConfig) login() jobs.Login {
+	return jobs.Login{User: c.User, Password: c.Password, Credentials: c.Credentials, TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey}
 }
 
 type deliveryConfig struct {
@@ -68,6 +81,8 @@ type deliveryConfig struct {
 	Life         duration   `toml:"life"`
 	Command      duration   `toml:"command_timeout"`
 	Sweep        duration   `toml:"sweep"`
+	Share        int        `toml:"account_share"` // messages a second of an account that do not take turns with other accounts'
+	Burst        int        `toml:"account_burst"` // how many of them at once
 }
 
 type duration struct{ time.Duration }
@@ -90,7 +105,8 @@ func defaults() config {
 		Log:   logConfig{Format: "json", Level: "info"},
 		Queue: queueConfig{},
 		Delivery: deliveryConfig{PerSite: 20, PerDomain: 20, Retry: minutes(1, 5, 15, 30, 60, 120, 240),
-			Life: duration{5 * 24 * time.Hour}, Command: duration{5 * time.Minute}, Sweep: duration{15 * time.Second}}}
+			Life: duration{5 * 24 * time.Hour}, Command: duration{5 * time.Minute}, Sweep: duration{15 * time.Second},
+			Share: accept.DefaultShare, Burst: accept.DefaultBurst}}
 }
 
 // loadConfig reads a configuration file; an unknown setting is an error.
@@ -106,7 +122,7 @@ func loadConfig(path string) (config, error) {
 	secrets := []struct {
 		into *string
 		file string
-	}{{&c.Directory, c.DirectoryFile}, {&c.Secret, c.SecretFile}, {&c.Queue.Token, c.Queue.TokenFile}}
+	}{{&c.Directory, c.DirectoryFile}, {&c.Secret, c.SecretFile}, {&c.Queue.Token, c.Queue.TokenFile}, {&c.Queue.Password, c.Queue.PasswordFile}}
 	for i := range c.Servers {
 		secrets = append(secrets, struct {
 			into *string
@@ -139,12 +155,16 @@ func (c *config) check(path string) error {
 		return wrong("secret", "must be 64 hex digits (openssl rand -hex 32)")
 	case c.Queue.URL == "" && c.Queue.Dir == "":
 		return wrong("queue", "needs dir (embedded) or url (external)")
+	case c.Queue.URL == "" && c.Queue.login() != (jobs.Login{}):
+		return wrong("queue", "has user, credentials or tls_… without url: they are for an external server")
 	case c.Queue.Dir != "" && c.Queue.Listen != "" && c.Queue.Token == "":
 		return wrong("queue.token", "is missing: with listen, others can reach the queue")
 	case c.RetentionDays < 1 || time.Duration(c.RetentionDays)*24*time.Hour <= c.Delivery.Life.Duration:
 		return wrong("retention_days", "must be at least 1 and longer than delivery.life: older mail is deleted")
 	case len(c.Delivery.Retry) == 0 || slices.Min(c.delays()) < time.Second:
 		return wrong("delivery", "needs at least one retry, and retry, life, command_timeout and sweep of a second or more")
+	case c.Delivery.Share < 1 || c.Delivery.Burst < 1:
+		return wrong("delivery", "needs account_share and account_burst of 1 or more")
 	case c.Log.Format != "json" && c.Log.Format != "console":
 		return wrong("log.format", "must be json or console")
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postrider/postrider/jobs"
 )
 
 const secretHex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -78,6 +80,8 @@ func TestBadConfigs(t *testing.T) {
 		"short secret":     {strings.Replace(minimal, secretHex, secretHex[:62], 1), "secret must be 64 hex digits"},
 		"secret not hex":   {strings.Replace(minimal, secretHex, strings.Repeat("x", 64), 1), "secret must be 64 hex digits"},
 		"no queue":         {without(`dir = "/var/lib/queue"`), "queue needs dir"},
+		"login to ours":    {minimal + "user = \"u\"\npassword = \"p\"\n", "queue has user, credentials or tls_… without url"},
+		"CA of ours":       {minimal + "tls_ca = \"/ca.pem\"\n", "queue has user, credentials or tls_… without url"},
 		"queue for all":    {minimal + "listen = \":4222\"\n", "queue.token is missing"},
 		"no retry":         {minimal + "[delivery]\nretry = []\n", "delivery needs"},
 		"retry at once":    {minimal + "[delivery]\nretry = [\"1m\", \"0s\"]\n", "delivery needs"},
@@ -131,6 +135,28 @@ token_file = "` + dir + `/token"
 		if _, err := loadText(t, strings.Replace(text, dir+"/"+name, dir+"/none", 1)); err == nil || !strings.Contains(err.Error(), dir+"/none") {
 			t.Errorf("%s from a file that is not there: %v", name, err)
 		}
+	}
+}
+
+// TestExternalQueue reads all there is to say about a queue of somebody else's.
+func TestExternalQueue(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("pass\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(minimal, `dir = "/var/lib/queue"`, `url = "nats://a,nats://b:4223"
+user = "postrider"
+password_file = "`+file+`"
+tls_ca = "/ca.pem"
+tls_cert = "/cert.pem"
+tls_key = "/key.pem"`, 1)
+	c, err := loadText(t, text)
+	want := jobs.Login{User: "postrider", Password: "pass", TLSCA: "/ca.pem", TLSCert: "/cert.pem", TLSKey: "/key.pem"}
+	if err != nil || c.Queue.URL != "nats://a,nats://b:4223" || c.Queue.login() != want {
+		t.Errorf("%+v, %v", c.Queue, err)
+	}
+	if _, err := loadText(t, strings.Replace(text, file, file+"x", 1)); err == nil || !strings.Contains(err.Error(), file+"x") {
+		t.Errorf("a password from a file that is not there: %v", err)
 	}
 }
 

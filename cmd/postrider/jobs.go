@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,12 +17,12 @@ import (
 )
 
 func jobsCommand() *cobra.Command {
-	return group("jobs", "Jobs: the queue, what waits and what was given up", jobsStats(),
-		group("dead", "Jobs that were given up", jobsDeadList(), jobsDeadReplay()))
+	return group("jobs", "Jobs: the queue, what waits and what was given up", jobsStats(), jobsPeek(), jobsRebuild(),
+		group("dead", "Jobs that were given up", jobsDeadList(), jobsDeadShow(), jobsDeadReplay()))
 }
 
 // withQueue connects to the queue for one command of an operator.
-func withQueue(c *cobra.Command, o *operatorOptions, fn func(context.Context, *jobs.Queue) error) error {
+func withQueue(c *cobra.Command, o *operatorOptions, within time.Duration, fn func(context.Context, *jobs.Queue) error) error {
 	cfg, err := o.load()
 	if err != nil {
 		return err
@@ -28,18 +30,40 @@ func withQueue(c *cobra.Command, o *operatorOptions, fn func(context.Context, *j
 	at := cfg.Queue.URL
 	if at == "" {
 		if cfg.Queue.Listen == "" {
-			return fmt.Errorf("the queue lives inside the serving process: set queue.listen and queue.token to reach it from here")
+			return errors.New("the queue lives inside the serving process: set queue.listen and queue.token to reach it from here")
 		}
 		at = (&url.URL{Scheme: "nats", User: url.User(cfg.Queue.Token), Host: cfg.Queue.Listen}).String()
 	}
-	ctx, cancel := context.WithTimeout(c.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.Context(), within)
 	defer cancel()
-	q, err := jobs.Connect(ctx, jobs.Config{URL: at, Instance: "operator"})
+	q, err := jobs.Connect(ctx, jobs.Config{URL: at, Login: cfg.Queue.login(), Instance: "operator"})
 	if err != nil {
 		return err
 	}
 	defer q.Close()
+	if err := q.Ready(); err != nil {
+		return fmt.Errorf("the queue cannot be used now: %w", err)
+	}
 	return fn(ctx, q)
+}
+
+const (
+	oneLook = 10 * time.Second // at the queue
+	allJobs = 10 * time.Minute // for a command that may go through all of them
+)
+
+// bindFilter is what commands choose jobs by. Accounts are no part of it: jobs do not carry them, rows do.
+func bindFilter(c *cobra.Command, reason, limit bool) *jobs.Filter {
+	f, flags := &jobs.Filter{}, c.Flags()
+	flags.StringVar(&f.Kind, "kind", "", "only jobs of this kind")
+	flags.StringVar(&f.Shard, "shard", "", "only jobs of this shard")
+	if reason {
+		flags.StringVar(&f.Reason, "reason", "", "only jobs with this in their reason")
+	}
+	if limit {
+		flags.IntVar(&f.Limit, "limit", 100, fmt.Sprintf("how many at most, 1 to %d", jobs.MaxList))
+	}
+	return f
 }
 
 // jobsAnswer is what jobs stats says. What waits in rows is counted from the shards, so it is right without the queue.
@@ -58,6 +82,7 @@ type laneAnswer struct {
 	Lane     string  `json:"lane"`
 	Pending  int     `json:"pending"`
 	InFlight int     `json:"in_flight"`
+	Dead     int     `json:"dead"`
 	Oldest   float64 `json:"oldest_seconds"`
 }
 
@@ -66,11 +91,11 @@ func jobsStats() *cobra.Command {
 	o := bindOperator(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		a := jobsAnswer{Lanes: []laneAnswer{}, Queue: "up"}
-		err := withQueue(c, o, func(ctx context.Context, q *jobs.Queue) error {
+		err := withQueue(c, o, oneLook, func(ctx context.Context, q *jobs.Queue) error {
 			st, err := q.Stats(ctx)
-			if err == nil {
-				a.Pending, a.Dead = st.Pending, st.Dead
-				a.Lanes = []laneAnswer{{"deliver", st.Pending, st.InFlight, st.Oldest.Seconds()}}
+			a.Pending, a.Dead = st.Pending, st.Dead
+			for _, l := range st.Lanes {
+				a.Lanes = append(a.Lanes, laneAnswer{l.Kind, l.Pending, l.InFlight, l.Dead, l.Oldest.Seconds()})
 			}
 			return err
 		})
@@ -94,22 +119,38 @@ func jobsStats() *cobra.Command {
 		if o.json {
 			return printJSON(c, a)
 		}
-		rows := [][]string{{"queue", a.Queue}, {"bells pending", strconv.Itoa(a.Pending)}, {"dead jobs", strconv.Itoa(a.Dead)},
-			{"messages scheduled", strconv.Itoa(a.Scheduled)}, {"messages to be tried again", strconv.Itoa(a.Retrying)}, {"messages due now", strconv.Itoa(a.Due)}}
-		if len(a.Missing) > 0 {
-			rows = append(rows, []string{"shards that did not answer", fmt.Sprint(a.Missing)})
-		}
-		return printTable(c, []string{"WHAT", "HOW MANY"}, rows)
+		return a.print(c)
 	}
 	return c
 }
 
-func jobsDeadList() *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the jobs that were given up, the newest first", Args: arguments(cobra.NoArgs)}
-	o := bindOperator(c)
+func (a jobsAnswer) print(c *cobra.Command) error {
+	rows := [][]string{{"queue", a.Queue}, {"jobs pending", strconv.Itoa(a.Pending)}, {"dead jobs", strconv.Itoa(a.Dead)},
+		{"messages scheduled", strconv.Itoa(a.Scheduled)}, {"messages to be tried again", strconv.Itoa(a.Retrying)}, {"messages due now", strconv.Itoa(a.Due)}}
+	if len(a.Missing) > 0 {
+		rows = append(rows, []string{"shards that did not answer", strings.Join(a.Missing, " ")})
+	}
+	if err := printTable(c, []string{"WHAT", "HOW MANY"}, rows); err != nil || len(a.Lanes) == 0 {
+		return err
+	}
+	rows = nil
+	for _, l := range a.Lanes {
+		age := time.Duration(l.Oldest * float64(time.Second)).Round(time.Second)
+		rows = append(rows, []string{l.Lane, strconv.Itoa(l.Pending), strconv.Itoa(l.InFlight), strconv.Itoa(l.Dead), age.String()})
+	}
+	fmt.Fprintln(c.OutOrStdout())
+	return printTable(c, []string{"KIND", "PENDING", "IN FLIGHT", "DEAD", "OLDEST"}, rows)
+}
+
+func jobsPeek() *cobra.Command {
+	c := &cobra.Command{Use: "peek", Short: "List the jobs in the queue, the oldest first, without taking them", Args: arguments(cobra.NoArgs)}
+	o, f := bindOperator(c), bindFilter(c, false, true)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return withQueue(c, o, func(ctx context.Context, q *jobs.Queue) error {
-			list, err := q.DeadJobs(ctx)
+		if err := checkFilter(f); err != nil {
+			return err
+		}
+		return withQueue(c, o, oneLook, func(ctx context.Context, q *jobs.Queue) error {
+			list, err := q.Peek(ctx, *f)
 			if err != nil {
 				return err
 			}
@@ -118,33 +159,26 @@ func jobsDeadList() *cobra.Command {
 			}
 			rows := make([][]string, len(list))
 			for i, j := range list {
-				rows[i] = []string{strconv.FormatUint(j.Number, 10), j.Kind, j.Shard, strconv.Itoa(j.Tries), j.Died.Format(time.DateTime), j.Reason}
+				rows[i] = []string{strconv.FormatUint(j.Number, 10), j.Kind, j.Shard, items(j.Items), strconv.Itoa(j.Tries), j.Rung.Format(time.DateTime)}
 			}
-			return printTable(c, []string{"NUMBER", "KIND", "SHARD", "TRIES", "DEAD SINCE (UTC)", "REASON"}, rows)
+			return printTable(c, []string{"NUMBER", "KIND", "SHARD", "ITEMS", "TRIES BEFORE", "RUNG (UTC)"}, rows)
 		})
 	}
 	return c
 }
 
-func jobsDeadReplay() *cobra.Command {
-	c := &cobra.Command{Use: "replay NUMBER", Short: "Give a dead job to the handlers once more", Args: arguments(cobra.ExactArgs(1))}
-	o := bindOperator(c)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		n, err := number("NUMBER", args[0])
-		if err != nil {
-			return err
-		}
-		return withQueue(c, o, func(ctx context.Context, q *jobs.Queue) error {
-			j, err := q.Replay(ctx, uint64(n))
-			if err != nil {
-				return err
-			}
-			if o.json {
-				return printJSON(c, j)
-			}
-			fmt.Fprintf(c.OutOrStdout(), "job %d (%s, %s) rung again\n", j.Number, j.Kind, j.Shard)
-			return nil
-		})
+// items is how many ids a job carries, for people.
+func items(n int) string {
+	if n == 0 {
+		return "what is due"
 	}
-	return c
+	return strconv.Itoa(n)
+}
+
+// checkFilter makes what cannot be chosen by wrong use.
+func checkFilter(f *jobs.Filter) error {
+	if err := f.Check(); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
