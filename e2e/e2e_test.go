@@ -139,11 +139,18 @@ func begin(t *testing.T, dir string, user *syscall.Credential, more ...string) *
 	t.Helper()
 	d := &dev{dir: dir, output: &tail{}, ended: make(chan struct{})}
 	d.cmd = exec.Command(os.Getenv(binaryEnv), devArgs(dir, more...)...)
-	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
 	if user != nil {
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 		d.cmd.Dir, d.cmd.Env = filepath.Dir(dir), []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(dir)}
 	}
+	d.run(t)
+	return d
+}
+
+// run starts its command, and stops it when the test ends.
+func (d *dev) run(t *testing.T) {
+	t.Helper()
+	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +161,6 @@ func begin(t *testing.T, dir string, user *syscall.Credential, more ...string) *
 			t.Logf("what postrider printed:\n%s", d.output)
 		}
 	})
-	return d
 }
 
 func (d *dev) waitReady(t *testing.T) {
@@ -318,6 +324,7 @@ type inboxList struct {
 	Messages []struct {
 		ID, MessageID, Subject string
 		To, Cc, Bcc            []struct{ Name, Address string }
+		Created                time.Time // when it arrived
 	} `json:"messages"`
 }
 

@@ -21,6 +21,7 @@ func TestRunning(t *testing.T) {
 		{"mime", testMIME},
 		{"sdk", testSDK},
 		{"cli", testCLI},
+		{"schedule", testSchedule},
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()

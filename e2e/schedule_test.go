@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -52,18 +49,6 @@ func TestSchedules(t *testing.T) {
 	if s := d.state(t, dropped)["state"]; s != "cancelled" {
 		t.Errorf("the cancelled one is %v", s)
 	}
-	for _, id := range []string{dropped, kept, strings.Repeat("0", 32)} {
-		if status, v, err := d.call("/api/1.0/messages/cancel-scheduled", object{"id": id}); status != 404 || v.(object)["name"] != "Unknown_Message" {
-			t.Errorf("cancel of what is not scheduled: %d %v %v", status, v, err)
-		}
-	}
-	for _, bad := range []string{"tomorrow", "9999-12-31 23:59:59", "2026-03-29 02:30:00 CEST", "1", "2026-13-01 00:00:00"} {
-		m := mail("a@example.net")
-		m["send_at"] = bad
-		if status, v, err := d.call("/api/1.0/messages/send", m); status != 422 || !strings.Contains(fmt.Sprint(v), "send_at") {
-			t.Errorf("send_at %q: %d %v %v", bad, status, v, err)
-		}
-	}
 	soon = time.Now().Add(4 * time.Second)
 	through := d.schedule(t, "through@example.net", soon)
 	d.kill()
@@ -74,73 +59,49 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// TestScheduleRaces cancels and moves messages at the very moment they fire: what was cancelled never arrives, and all
-// else arrives once.
-func TestScheduleRaces(t *testing.T) {
-	const messages, clients = 2000, 16
-	out := outside(t)
-	d := start(t, folder(t), "--sink", out.SMTPAddr())
-	ids := make(chan string, messages)
-	var sent sync.WaitGroup
-	at := time.Now().Add(8 * time.Second)
-	for c := range clients {
-		sent.Go(func() {
-			for n := range messages / clients {
-				status, v, err := d.call("/api/1.0/messages/send", sendAt(fmt.Sprintf("r%d-%d@d%d.example.net", c, n, n%7), at.Add(rand.N(2*time.Second))))
-				if err != nil || status != 200 {
-					t.Errorf("send: %d %v %v", status, v, err)
-					return
-				}
-				ids <- v.([]any)[0].(object)["_id"].(string)
+// testSchedule is what scheduling refuses.
+func testSchedule(t *testing.T, d *dev) {
+	t.Run("not a time", func(t *testing.T) { scheduleBadTime(t, d.fresh(t)) })
+	t.Run("not scheduled", func(t *testing.T) { scheduleNotOurs(t, d.fresh(t), d.fresh(t)) })
+}
+
+// scheduleBadTime wants each to be refused with the name of the field, and with what is right in its place.
+func scheduleBadTime(t *testing.T, d *dev) {
+	id := d.schedule(t, unique(t, "kept"), time.Now().Add(time.Hour))
+	for bad, says := range map[string]string{
+		"tomorrow": "2026-01-31 13:45:00", "1": "2026-01-31 13:45:00", "2026-13-01 00:00:00": "2026-01-31 13:45:00",
+		"2026-03-29 02:30 CET": "UTC", "2026-03-29 02:30:00 CEST": "ISO 8601", "9999-12-31 23:59:59": "year ahead",
+	} {
+		m := mail(unique(t, "bad"))
+		m["send_at"] = bad
+		for path, body := range map[string]object{"/api/1.0/messages/send": m, "/api/1.0/messages/reschedule": {"id": id, "send_at": bad}} {
+			status, v, err := d.call(path, body)
+			if text := refusal(t, 422, status, v, err); v.(object)["name"] != "ValidationError" || !strings.Contains(text, "send_at") || !strings.Contains(text, says) {
+				t.Errorf("%s with send_at %q: %v, want a ValidationError that names send_at and says %q", path, bad, v, says)
 			}
-		})
-	}
-	sent.Wait()
-	close(ids)
-	<-time.After(time.Until(at))
-	var mu sync.Mutex
-	cancelled, all, moved := map[string]bool{}, map[string]bool{}, 0
-	var races sync.WaitGroup
-	for range clients {
-		races.Go(func() {
-			for id := range ids {
-				path, body := "/api/1.0/messages/cancel-scheduled", object{"id": id}
-				if rand.N(3) == 0 {
-					path, body = "/api/1.0/messages/reschedule", object{"id": id, "send_at": time.Now().Add(rand.N(time.Second)).UTC().Format("2006-01-02T15:04:05.000Z")}
-				}
-				status, v, err := d.call(path, body)
-				if err != nil || status != 200 && status != 404 {
-					t.Errorf("%s: %d %v %v", path, status, v, err)
-				}
-				mu.Lock()
-				all[id] = true
-				if status == 200 && strings.Contains(path, "cancel") {
-					cancelled[id] = true
-				} else if status == 200 {
-					moved++
-				}
-				mu.Unlock()
-			}
-		})
-	}
-	races.Wait()
-	inbox := &dev{Inbox: "http://" + out.InboxAddr()}
-	var copies map[string]int
-	wait(t, 30*time.Second, "everything that was not cancelled to arrive", func() bool {
-		copies = inboxCopies(t, inbox)
-		return len(copies) >= len(all)-len(cancelled)
-	})
-	for id := range all {
-		want := 1
-		if cancelled[id] {
-			want = 0
-		}
-		if copies[id] != want {
-			t.Errorf("%s arrived %d times, want %d", id, copies[id], want)
 		}
 	}
-	t.Logf("%d messages, %d cancelled in time, %d moved", len(all), len(cancelled), moved)
-	if len(cancelled) == 0 || len(cancelled) == len(all) {
-		t.Error("there was no race")
+	if s := d.state(t, id)["state"]; s != "scheduled" {
+		t.Errorf("after wrong times the scheduled message is %v", s)
+	}
+}
+
+// scheduleNotOurs cancels and moves what is not there to be cancelled, by an account to which it is not.
+func scheduleNotOurs(t *testing.T, d, other *dev) {
+	soon := time.Now().Add(time.Hour)
+	cancelled, theirs := d.schedule(t, unique(t, "cancelled"), soon), other.schedule(t, unique(t, "theirs"), soon)
+	sent := d.send(t, unique(t, "sent"))
+	d.waitState(t, sent, "sent")
+	d.must(t, "/api/1.0/messages/cancel-scheduled", object{"id": cancelled})
+	for what, id := range map[string]string{"sent": sent, "cancelled": cancelled, "another account's": theirs, "unknown": strings.Repeat("0", 32)} {
+		for path, body := range map[string]object{"cancel-scheduled": {"id": id}, "reschedule": {"id": id, "send_at": "2001-01-01 00:00:00"}} {
+			status, v, err := d.call("/api/1.0/messages/"+path, body)
+			if refusal(t, 404, status, v, err); v.(object)["name"] != "Unknown_Message" {
+				t.Errorf("%s of a message that is %s: %v", path, what, v)
+			}
+		}
+	}
+	if s := other.state(t, theirs)["state"]; s != "scheduled" {
+		t.Errorf("another account has made it %v", s)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,6 +68,7 @@ type Door struct {
 	cfg     Config
 	group   *shards.Group[*store.Accepted]
 	large   *shards.Group[*store.Accepted] // for submissions whose commit would keep others waiting
+	heavy   chan struct{}                  // places of those under way
 	keys    keyLocks
 	pace    *pace
 	results *prometheus.CounterVec
@@ -75,7 +77,7 @@ type Door struct {
 
 // New makes a door; Run opens it.
 func New(cfg Config) *Door {
-	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}, pace: newPace(cmp.Or(cfg.Share, DefaultShare), cmp.Or(cfg.Burst, DefaultBurst))}
+	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}, heavy: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)), pace: newPace(cmp.Or(cfg.Share, DefaultShare), cmp.Or(cfg.Burst, DefaultBurst))}
 	d.large = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
 		Committers: 1, Max: 10, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 500})
 	d.group = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
@@ -98,8 +100,25 @@ func (d *Door) Run(ctx context.Context) error {
 	return both.Wait()
 }
 
-// largeSubmission is the number of messages above which a submission does not share a commit with smaller ones.
-const largeSubmission = 50
+const (
+	// largeSubmission is the number of messages above which a submission does not share a commit with smaller ones.
+	largeSubmission = 50
+	heavyWait       = 4 * time.Second
+)
+
+// enterHeavy waits for a place among the large submissions under way, and returns how to leave it. They take half of the
+// processors at most, since a mailing comes in faster than it can leave and must not slow down who sends a code. A server
+// that hangs keeps its places for seconds; after as long, nobody waits for them any more.
+func (d *Door) enterHeavy() (leave func()) {
+	timer := time.NewTimer(heavyWait)
+	defer timer.Stop()
+	select {
+	case d.heavy <- struct{}{}:
+		return func() { <-d.heavy }
+	case <-timer.C:
+		return func() {}
+	}
+}
 
 // manyRecipients is the number above which a send is answered as queued.
 const manyRecipients = 10
@@ -245,6 +264,7 @@ func (d *Door) store(a *store.Accepted, results []Result) ([]Result, error) {
 	group := d.group
 	if len(a.Messages) > largeSubmission {
 		group = d.large
+		defer d.enterHeavy()()
 	}
 	if err := group.Do(a.Submission.Account, a, size(a)); err != nil {
 		if a.Claimed {

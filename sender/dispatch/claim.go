@@ -54,12 +54,22 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) yield {
 	return end
 }
 
-// take shares out the room of one claim. Bulk gets a quarter beside the rest.
+// turn is how far the accounts' turns in a shard's bulk have come, and whether other mail keeps us busy there.
+type turn struct {
+	account int64 // the last one
+	busy    bool
+}
+
+// take shares out the room of one claim. Bulk gets a quarter beside the rest, all while there is no rest.
 func (d *Dispatcher) take(shard string) store.Take {
 	n := min(d.room(), claimAtOnce)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := store.Take{Prompt: n, Bulk: max(min(n/4, d.mostBulk()-d.bulk), 0), After: d.last[shard]}
+	last, most := d.turns[shard], n
+	if last.busy {
+		most = n / 4
+	}
+	t := store.Take{Prompt: n, Bulk: max(min(most, d.mostBulk()-d.bulk), 0), After: last.account}
 	if d.suspect.IsZero() {
 		t.Suspect = 1
 	} else {
@@ -85,11 +95,7 @@ func (d *Dispatcher) took(shard string, t store.Take, claimed []store.Claimed) y
 			prompt++
 		}
 	}
-	if last > 0 {
-		d.last[shard] = last
-	} else {
-		delete(d.last, shard)
-	}
+	d.turns[shard] = turn{account: last, busy: prompt >= max(t.Prompt/4, 1)}
 	switch {
 	case prompt == t.Prompt || bulks > 0 || t.Bulk > 0 && t.After > 0:
 		return more

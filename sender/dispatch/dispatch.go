@@ -53,7 +53,7 @@ type Dispatcher struct {
 	bulk     int                   // how many of them are bulk
 	suspect  sender.ID             // the one of them that may end the process; zero for none
 	behind   map[string]bool       // shards with another suspect
-	last     map[string]int64      // by shard: the account whose bulk was claimed last
+	turns    map[string]turn       // by shard: of accounts in bulk
 	bytes    int
 	lanes    map[string]*lane
 	rung     map[string]bool   // shards to ring for
@@ -74,7 +74,7 @@ func New(cfg Config) *Dispatcher {
 		cfg.SweepEvery = 15 * time.Second
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]holding{}, inHand: map[int64]int{}, lanes: map[string]*lane{},
-		rung: map[string]bool{}, crowd: map[string][]away{}, doubtful: map[string]doubts{}, behind: map[string]bool{}, last: map[string]int64{}, ctx: context.Background()}
+		rung: map[string]bool{}, crowd: map[string][]away{}, doubtful: map[string]doubts{}, behind: map[string]bool{}, turns: map[string]turn{}, ctx: context.Background()}
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
 }

@@ -73,7 +73,9 @@ func run(t *testing.T, part func(context.Context) error) (stop func()) {
 	return stop
 }
 
-func returnPath(_ int64, id sender.ID, _ string) string { return "b." + id.String() + "@bounces.example.com" }
+func returnPath(_ int64, id sender.ID, _ string) string {
+	return "b." + id.String() + "@bounces.example.com"
+}
 
 func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Config) *stack {
 	t.Helper()

@@ -31,6 +31,8 @@ type lane struct {
 	total   int           // of running
 	large   int64         // bytes that its large messages under way take
 	turned  int           // messages turned away since nothing waited
+	ended   int           // messages that ended since then
+	since   time.Time     // of that
 }
 
 // most is how many of n places one account may take.
@@ -62,6 +64,9 @@ func (d *Dispatcher) begin(it *item) {
 		l.total++
 		d.work.Go(func() { d.runLane(domain, l, it) })
 	case d.mayWait(l, account):
+		if l.waiting.n == 0 {
+			l.turned, l.ended, l.since = 0, 0, time.Now()
+		}
 		l.waiting.add(it)
 	default: // a slow domain must not fill the room that the others need
 		d.turnAway(l, it)
@@ -84,13 +89,11 @@ func (d *Dispatcher) next(domain string, l *lane, account int64) *item {
 		delete(l.running, account)
 	}
 	l.total--
+	l.ended++
 	if it := l.waiting.next(func(a int64) bool { return d.mayRun(l, a) }); it != nil {
 		l.running[it.m.Account]++
 		l.total++
 		return it
-	}
-	if l.waiting.n == 0 {
-		l.turned = 0
 	}
 	if l.total == 0 && l.waiting.n == 0 {
 		delete(d.lanes, domain)
@@ -98,12 +101,23 @@ func (d *Dispatcher) next(domain string, l *lane, account int64) *item {
 	return nil
 }
 
-// crowded is about how long a message stays out of hand that found its domain crowded; the more were turned away before
-// it, the longer, so that a backlog of any length costs the same. Half of the time is chance.
+// How long a message stays out of hand that found its domain crowded.
 const (
-	crowded     = 20 * time.Second
-	crowdedMost = 30 * time.Minute
+	crowdedLeast = 500 * time.Millisecond
+	crowdedMost  = 30 * time.Minute
+	standstill   = 20 * time.Second // for each page of those waiting, in a domain where nothing moves
 )
+
+// crowded is about how long it takes until a message that finds no place would have its turn, at the speed at which the
+// lane moves: so that a backlog of any length costs the same, and a domain that takes mail quickly is kept supplied.
+func (d *Dispatcher) crowded(l *lane) time.Duration {
+	ahead := l.waiting.n + l.turned
+	still := time.Duration(1+l.turned/d.cfg.Waiting) * standstill
+	if l.ended > 0 {
+		still = min(still, time.Since(l.since)*time.Duration(ahead)/time.Duration(l.ended))
+	}
+	return min(max(still, crowdedLeast), crowdedMost)
+}
 
 // away is a message to be given back to its shard, to be due after a while.
 type away struct {
@@ -113,9 +127,9 @@ type away struct {
 
 // turnAway has a message given back, no attempt counted. The caller holds mu.
 func (d *Dispatcher) turnAway(l *lane, it *item) {
-	rounds := 1 + l.turned/d.cfg.Waiting
+	after := d.crowded(l)
 	l.turned++
-	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), min(time.Duration(rounds)*crowded, crowdedMost)})
+	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), after.Truncate(crowdedLeast)})
 }
 
 // giveBack returns to their shards the messages that were turned away.

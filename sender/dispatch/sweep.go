@@ -40,7 +40,7 @@ func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
 
 const claimsInARow = 5
 
-// bells publishes what was rung for, every 20 ms. If the queue is away the sweeper rings again from the rows.
+// bells publishes what was rung for, every 20 ms. While the queue is away this process hears its own bells by its clock.
 func (d *Dispatcher) bells(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -61,7 +61,10 @@ func (d *Dispatcher) bells(ctx context.Context) error {
 			continue
 		}
 		if err := d.cfg.Queue.Ring(ctx, out...); err != nil && ctx.Err() == nil {
-			d.cfg.Log.Debug("bell not rung, the sweeper rings again", zap.Int("shards", len(out)), zap.Error(err))
+			d.cfg.Log.Debug("bell not rung, this process claims what is due", zap.Int("shards", len(out)), zap.Error(err))
+			for _, j := range out {
+				d.clock.set(j.Shard, 0)
+			}
 		}
 	}
 }
