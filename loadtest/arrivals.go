@@ -60,6 +60,7 @@ type arrivals struct {
 
 	mu         sync.Mutex
 	duplicates int
+	early      int // first arrivals before the time that their stamp says
 	sessions   int
 	last       time.Time
 	latency    histogram // of first arrivals, from hand-over
@@ -73,6 +74,9 @@ func (a *arrivals) record(serials []int, sent, now time.Time) {
 		if !a.serials.add(serial) {
 			a.duplicates++
 			continue
+		}
+		if now.Before(sent) {
+			a.early++
 		}
 		a.latency.add(now.Sub(sent))
 		a.last = now

@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 )
-
-// readyPatience covers a first start, which may fetch Postgres.
-const readyPatience = 5 * time.Minute
 
 // Bench measures a fresh `postrider dev` against a Postfix of its own on this machine: the same
 // mail, the same sink, the same load, in turns.
@@ -59,27 +55,17 @@ func (b Bench) Run(ctx context.Context) (BenchReport, error) {
 	if err := b.check(); err != nil {
 		return BenchReport{}, err
 	}
-	dir, err := tempDir()
+	w, err := newWorld(ctx, b.Postrider, b.Log)
 	if err != nil {
 		return BenchReport{}, err
 	}
-	defer os.RemoveAll(dir)
-	sink, err := NewSink("127.0.0.1:0")
+	defer w.close()
+	own, err := b.own(ctx, w)
 	if err != nil {
 		return BenchReport{}, err
 	}
-	sinkCtx, stopSink := context.WithCancel(context.WithoutCancel(ctx)) // it outlives what delivers to it
-	sinkDone := make(chan error, 1)
-	go func() { sinkDone <- sink.Run(sinkCtx) }()
-	defer func() { stopSink(); <-sinkDone }()
-
-	own, stop, err := b.startPostrider(ctx, dir, sink)
-	if err != nil {
-		return BenchReport{}, err
-	}
-	defer stop()
 	systems, notes := []benched{own}, []string(nil)
-	peer, stopPeer, err := b.startPeer(ctx, dir, sink)
+	peer, stopPeer, err := b.startPeer(ctx, w)
 	switch {
 	case ctx.Err() != nil:
 		return BenchReport{}, ctx.Err()
@@ -89,59 +75,15 @@ func (b Bench) Run(ctx context.Context) (BenchReport, error) {
 		defer stopPeer()
 		systems = append(systems, peer)
 	}
-	return b.measure(ctx, systems, notes)
+	return b.measure(ctx, w, systems, notes)
 }
 
-// tempDir makes a folder that Postgres's and Postfix's users can reach.
-func tempDir() (string, error) {
-	parent := "/var/tmp"
-	if _, err := os.Stat(parent); err != nil {
-		parent = os.TempDir()
-	}
-	dir, err := os.MkdirTemp(parent, "loadtest-")
-	if err != nil {
-		return "", err
-	}
-	return dir, os.Chmod(dir, 0o755)
-}
-
-func (b Bench) startPostrider(ctx context.Context, dir string, sink *Sink) (benched, func(), error) {
-	b.say("starting postrider")
-	readyFile := filepath.Join(dir, "ready.json")
-	c, err := startChild("postrider", filepath.Join(dir, "postrider.log"), b.Postrider, "dev",
-		"--dir", filepath.Join(dir, "postrider"), "--sink", sink.Addr(), "--http", "127.0.0.1:0", "--smtp", "127.0.0.1:0",
-		"--inbox", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--search", "postgres", "--ready-file", readyFile, "--log-level", "warn")
-	if err != nil {
-		return benched{}, nil, err
-	}
-	stop := func() { c.stop(c.pid()) }
-	err = c.until(ctx, readyPatience, func() bool {
-		_, err := os.Stat(readyFile)
-		return err == nil
-	})
-	if err != nil {
-		stop()
-		return benched{}, nil, err
-	}
-	load, err := b.loadOf(ctx, readyFile)
-	if err != nil {
-		stop()
-		return benched{}, nil, err
-	}
-	load.Sink = sink
-	return benched{name: "postrider", load: load, pid: c.pid()}, stop, nil
-}
-
-func (b Bench) loadOf(ctx context.Context, readyFile string) (Load, error) {
-	ready, err := ReadReady(readyFile)
-	if err != nil {
-		return Load{}, err
-	}
-	b.say("making %d accounts", b.Accounts)
-	keys, err := MakeAccounts(ctx, b.Postrider, ready.Config, b.Accounts)
+// own is the postrider of the world as a system under test.
+func (b Bench) own(ctx context.Context, w *world) (benched, error) {
+	keys, err := w.accounts(ctx, b.Accounts)
 	load := b.load()
-	load.API, load.Keys = ready.API, keys
-	return load, err
+	load.API, load.Keys, load.Sink = w.ready.API, keys, w.sink
+	return benched{name: "postrider", load: load, pid: w.child.pid()}, err
 }
 
 func (b Bench) load() Load {
@@ -149,7 +91,7 @@ func (b Bench) load() Load {
 }
 
 // startPeer starts Postfix; without an error and without a stop function, none is wanted.
-func (b Bench) startPeer(ctx context.Context, dir string, sink *Sink) (benched, func(), error) {
+func (b Bench) startPeer(ctx context.Context, w *world) (benched, func(), error) {
 	if b.Postfix == "none" {
 		return benched{}, nil, nil
 	}
@@ -157,18 +99,18 @@ func (b Bench) startPeer(ctx context.Context, dir string, sink *Sink) (benched, 
 	if err != nil {
 		return benched{}, nil, err
 	}
-	b.say("starting Postfix")
-	p, err := startPostfix(ctx, path, filepath.Join(dir, "postfix"), sink.Addr(), b.Postfix == "tuned")
+	w.say("starting Postfix")
+	p, err := startPostfix(ctx, path, filepath.Join(w.dir, "postfix"), w.sink.Addr(), b.Postfix == "tuned")
 	if err != nil {
 		return benched{}, nil, err
 	}
 	load := b.load()
-	load.SMTP, load.Sink = p.addr, sink
+	load.SMTP, load.Sink = p.addr, w.sink
 	return benched{name: "postfix", load: load, pid: p.child.pid()}, p.stop, nil
 }
 
 // measure runs every case on each system in turn, as often as there are rounds.
-func (b Bench) measure(ctx context.Context, systems []benched, notes []string) (BenchReport, error) {
+func (b Bench) measure(ctx context.Context, w *world, systems []benched, notes []string) (BenchReport, error) {
 	runs := map[BenchCase]map[string][]Report{}
 	for round := range b.Rounds {
 		for _, c := range b.Cases {
@@ -176,7 +118,7 @@ func (b Bench) measure(ctx context.Context, systems []benched, notes []string) (
 				runs[c] = map[string][]Report{}
 			}
 			for _, s := range systems {
-				b.say("round %d of %d: %s, %d connections", round+1, b.Rounds, s.name, c.Connections)
+				w.say("round %d of %d: %s, %d connections", round+1, b.Rounds, s.name, c.Connections)
 				rep, err := b.one(ctx, s, c)
 				if err != nil {
 					return BenchReport{}, fmt.Errorf("%s, %d connections: %w", s.name, c.Connections, err)
@@ -203,10 +145,4 @@ func (b Bench) one(ctx context.Context, s benched, c BenchCase) (Report, error) 
 	rep.FSyncs, rep.Syscalls = warm.FSyncs, warm.Syscalls
 	rep.Notes = append(rep.Notes, warm.Notes...)
 	return rep, err
-}
-
-func (b Bench) say(format string, args ...any) {
-	if b.Log != nil {
-		fmt.Fprintf(b.Log, format+"\n", args...)
-	}
 }

@@ -24,10 +24,30 @@ const (
 
 var errNotHTTP = errors.New("the answer is not HTTP/1.1")
 
+// httpTarget makes calls of one method of the API.
 type httpTarget struct {
-	addr string
-	keys []string
-	mail *mail
+	addr   string
+	method string                                 // like messages/send
+	lay    func(b []byte, s submission) []byte    // appends a call's body
+	taken  func(taken []int, answer []byte) []int // appends which messages a 200 answer takes
+}
+
+// sendTarget hands mail over by messages/send, by each key in turn.
+func sendTarget(addr string, keys []string, m *mail) httpTarget {
+	return httpTarget{
+		addr: addr, method: "messages/send",
+		lay: func(b []byte, s submission) []byte { return m.appendJSON(b, keys[s.seq%len(keys)], s) },
+		taken: func(taken []int, answer []byte) []int {
+			taken = appendTaken(taken, answer)
+			return taken[:min(len(taken), m.recipients)]
+		},
+	}
+}
+
+// callTarget makes calls of any other method, each about one message that a 200 answer takes.
+func callTarget(addr, method string, lay func(b []byte, s submission) []byte) httpTarget {
+	return httpTarget{addr: addr, method: method, lay: lay,
+		taken: func(taken []int, _ []byte) []int { return append(taken, 0) }}
 }
 
 func (t httpTarget) dial(ctx context.Context, _ int) (conn, error) {
@@ -43,7 +63,7 @@ func (t httpTarget) dial(ctx context.Context, _ int) (conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API: %w", err)
 	}
-	head := "POST /api/1.0/messages/send HTTP/1.1\r\nHost: " + u.Host + "\r\nContent-Type: application/json\r\nContent-Length: "
+	head := "POST /api/1.0/" + t.method + " HTTP/1.1\r\nHost: " + u.Host + "\r\nContent-Type: application/json\r\nContent-Length: "
 	return &httpConn{socket: s, target: t, head: head, in: bufio.NewReaderSize(s.Conn, maxLine)}, nil
 }
 
@@ -69,8 +89,8 @@ func (c *httpConn) send(s submission, deadline time.Time) (answer, error) {
 		return answer{}, fmt.Errorf("read the answer: %w", err)
 	}
 	if a.code == 200 {
-		c.taken = appendTaken(c.taken[:0], a.text)
-		a.taken = c.taken[:min(len(c.taken), c.target.mail.recipients)]
+		c.taken = c.target.taken(c.taken[:0], a.text)
+		a.taken = c.taken
 	}
 	return a, nil
 }
@@ -78,8 +98,7 @@ func (c *httpConn) send(s submission, deadline time.Time) (answer, error) {
 // request lays the body out first, behind some room, and then the head before it: the head says
 // how long the body is.
 func (c *httpConn) request(s submission) []byte {
-	key := c.target.keys[s.seq%len(c.target.keys)]
-	c.buf = c.target.mail.appendJSON(c.buf[:headRoom], key, s)
+	c.buf = c.target.lay(c.buf[:headRoom], s)
 	var number [24]byte
 	length := append(strconv.AppendInt(number[:0], int64(len(c.buf)-headRoom), 10), "\r\n\r\n"...)
 	from := headRoom - len(length)

@@ -18,7 +18,7 @@ import (
 
 func dialHTTP(t *testing.T, url string, l Load) conn {
 	t.Helper()
-	c, err := httpTarget{addr: url, keys: l.Keys, mail: newMail("0badcafe", l)}.dial(t.Context(), 0)
+	c, err := sendTarget(url, l.Keys, newMail("0badcafe", l)).dial(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

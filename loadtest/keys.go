@@ -27,6 +27,8 @@ type Ready struct {
 	API    string `json:"api"`
 	SMTP   string `json:"smtp"`
 	Key    string `json:"key"`
+
+	Metrics string `json:"metrics"` // a whole URL
 }
 
 // ReadReady reads a ready file.

@@ -36,13 +36,19 @@ type Load struct {
 	User string   // SMTP: AUTH PLAIN name, in clear; no AUTH when there are no Keys
 	Keys []string // API keys, taken in turns by each submission (HTTP) or each connection (SMTP)
 	From string   // sender address
+	// Domains of the recipients, in turns; none means twenty that nobody owns.
+	Domains []string
 
 	Count       int           // submissions
 	Duration    time.Duration // stop after this long
 	Rate        float64       // submissions a second, open loop; 0 is a closed loop
+	Poisson     bool          // open loop: at random moments instead of even ones
 	Connections int           // closed loop: so many at work; open loop: at most so many
 	Size        int           // bytes of text in a mail
 	Recipients  int           // messages a submission
+
+	// SendAt says when the messages of a submission are to be sent, in whole seconds; nil is now. HTTP only.
+	SendAt func(seq int) time.Time
 
 	Timeout time.Duration // for one submission, and for dialling
 	Drain   time.Duration // give up on what has not arrived when nothing came for so long
@@ -51,6 +57,9 @@ type Load struct {
 	Sink     *Sink // where the mail comes out; nil means arrivals are not known
 	Meter    Meter
 	Progress io.Writer // one line a second; nil for none
+
+	target target                          // instead of the one that API or SMTP names
+	seen   func(s submission, text []byte) // sees the answer of each submission that was taken; called from many goroutines
 }
 
 func (l Load) check() error {
@@ -63,6 +72,10 @@ func (l Load) check() error {
 		return errors.New("no end: give -n or --duration")
 	case l.Rate < 0 || l.Rate > 1e6:
 		return errors.New("--rate must be between 0 and 1000000 a second")
+	case l.Poisson && l.Rate == 0:
+		return errors.New("random moments need a rate")
+	case l.SendAt != nil && l.SMTP != "":
+		return errors.New("a time to send at goes by HTTP only")
 	case l.Connections < 1 || l.Connections > MaxConnections:
 		return fmt.Errorf("--connections must be between 1 and %d", MaxConnections)
 	case l.Recipients < 1 || l.Recipients > MaxRecipients:
@@ -75,6 +88,8 @@ func (l Load) check() error {
 		return errors.New("--timeout must be above 0")
 	case !plain(l.From):
 		return fmt.Errorf("--from %q is not a plain address", l.From)
+	case slices.ContainsFunc(l.Domains, func(d string) bool { return !plain(d) }):
+		return errors.New("a recipients' domain is not a plain name")
 	case slices.ContainsFunc(l.Keys, func(k string) bool { return !plain(k) }):
 		return errors.New("a key is empty, or has characters other than letters, digits and @ . _ - +")
 	}
@@ -89,24 +104,8 @@ func plain(s string) bool {
 // Run sends the load, waits for it to arrive and reports. When ctx ends, it stops sending and
 // reports what it has, with the context's error.
 func (l Load) Run(ctx context.Context) (Report, error) {
-	if err := l.check(); err != nil {
-		return Report{}, err
-	}
-	r := newRun(l)
-	workers, err := r.connect(ctx)
-	if err != nil {
-		return Report{}, err
-	}
-	meter, err := l.Meter.start()
-	if err != nil {
-		hangUp(workers)
-		return Report{}, err
-	}
-	stopProgress := r.progress(ctx)
-	r.send(ctx, workers)
-	r.drain(ctx)
-	stopProgress()
-	return r.report(meter.stop()), ctx.Err()
+	_, rep, err := l.do(ctx)
+	return rep, err
 }
 
 // run is a Load at work.
@@ -121,23 +120,57 @@ type run struct {
 	arrivals *arrivals // nil without a sink
 }
 
-func newRun(l Load) *run {
+func newRun(l Load) (*run, error) {
+	if err := l.check(); err != nil {
+		return nil, err
+	}
 	r := &run{Load: l, name: newName()}
 	m := newMail(r.name, l)
-	r.target = httpTarget{addr: l.API, keys: l.Keys, mail: m}
-	if l.SMTP != "" {
+	switch {
+	case l.target != nil:
+		r.target = l.target
+	case l.SMTP != "":
 		r.target = smtpTarget{addr: l.SMTP, user: l.User, keys: l.Keys, mail: m}
+	default:
+		r.target = sendTarget(l.API, l.Keys, m)
 	}
 	if l.Sink != nil {
 		r.arrivals = l.Sink.tally.open(r.name)
 	}
-	return r
+	return r, nil
 }
 
 func newName() string {
 	var b [4]byte
 	rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
+}
+
+// do is Run for those who look closer at the run afterwards.
+func (l Load) do(ctx context.Context) (*run, Report, error) {
+	r, err := newRun(l)
+	if err != nil {
+		return nil, Report{}, err
+	}
+	rep, err := r.do(ctx)
+	return r, rep, err
+}
+
+func (r *run) do(ctx context.Context) (Report, error) {
+	workers, err := r.connect(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	meter, err := r.Meter.start()
+	if err != nil {
+		hangUp(workers)
+		return Report{}, err
+	}
+	stopProgress := r.progress(ctx)
+	r.send(ctx, workers)
+	r.drain(ctx)
+	stopProgress()
+	return r.report(meter.stop()), ctx.Err()
 }
 
 // connect opens every connection before the clock starts: a wrong address or key shows here, and
@@ -164,6 +197,9 @@ func hangUp(workers []*worker) {
 func (r *run) send(ctx context.Context, workers []*worker) {
 	r.start = time.Now()
 	pacer := NewPacer(r.start, r.Rate, r.Count, r.Duration)
+	if r.Poisson {
+		pacer = NewPoissonPacer(r.start, r.Rate, r.Count, r.Duration)
+	}
 	var wg sync.WaitGroup
 	for _, w := range workers {
 		wg.Go(func() { w.work(ctx, pacer) })

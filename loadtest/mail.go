@@ -10,7 +10,7 @@ import (
 const (
 	lineText = 76           // characters of text in a line
 	lineSize = lineText + 2 // with its end: CRLF in mail, \n written as two characters in JSON
-	domains  = 20           // recipients are spread over so many
+	domains  = 20           // recipients are spread over so many, unless the load names its own
 )
 
 // mail makes the mails of a run. Its text is base64 of random bytes, so nothing on the way makes
@@ -20,13 +20,17 @@ type mail struct {
 	from       string
 	size       int
 	recipients int
-	pool       []byte // lines of random text without their ends, in slots of lineSize
+	domains    []string // of recipients, in turns
+	pool       []byte   // lines of random text without their ends, in slots of lineSize
 	windows    int
 	date       string
 }
 
 func newMail(run string, l Load) *mail {
-	m := &mail{run: run, from: l.From, size: l.Size, recipients: l.Recipients, windows: 4096, date: time.Now().Format(time.RFC1123Z)}
+	m := &mail{run: run, from: l.From, size: l.Size, recipients: l.Recipients, domains: l.Domains, windows: 4096, date: time.Now().Format(time.RFC1123Z)}
+	if len(m.domains) == 0 {
+		m.domains = sinkDomains()
+	}
 	lines := m.windows + l.Size/lineSize + 1
 	raw := make([]byte, lines*lineText/4*3)
 	_, _ = mathrand.NewChaCha8([32]byte{}).Read(raw) // never fails
@@ -58,18 +62,28 @@ func (m *mail) appendText(b []byte, seq int) []byte {
 func (m *mail) appendStamp(b []byte, s submission) []byte {
 	b = append(b, m.run...)
 	b = strconv.AppendInt(append(b, ' '), int64(s.seq), 10)
-	return strconv.AppendInt(append(b, ' '), s.due.UnixNano(), 10)
+	return strconv.AppendInt(append(b, ' '), s.stamped().UnixNano(), 10)
 }
 
-func appendRecipient(b []byte, serial int) []byte {
+func (m *mail) appendRecipient(b []byte, serial int) []byte {
 	b = strconv.AppendInt(append(b, "user"...), int64(serial), 10)
-	b = strconv.AppendInt(append(b, "@d"...), int64(serial%domains), 10)
-	return append(b, ".sink.test"...)
+	return append(append(b, '@'), m.domains[serial%len(m.domains)]...)
+}
+
+func sinkDomains() []string {
+	all := make([]string, domains)
+	for i := range all {
+		all[i] = "d" + strconv.Itoa(i) + ".sink.test"
+	}
+	return all
 }
 
 // appendJSON appends the body of a messages/send call. Nothing in it needs escaping.
 func (m *mail) appendJSON(b []byte, key string, s submission) []byte {
 	b = append(append(b, `{"key":"`...), key...)
+	if !s.at.IsZero() {
+		b = s.at.UTC().AppendFormat(append(b, `","send_at":"`...), time.DateTime)
+	}
 	b = append(append(b, `","message":{"from_email":"`...), m.from...)
 	b = strconv.AppendInt(append(b, `","subject":"Load test `...), int64(s.seq), 10)
 	b = m.appendStamp(append(b, `","headers":{"X-Bench":"`...), s)
@@ -78,7 +92,7 @@ func (m *mail) appendJSON(b []byte, key string, s submission) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendRecipient(append(b, `{"email":"`...), s.first+i)
+		b = m.appendRecipient(append(b, `{"email":"`...), s.first+i)
 		b = append(b, `"}`...)
 	}
 	b = m.appendText(append(b, `],"text":"`...), s.seq)
@@ -88,7 +102,7 @@ func (m *mail) appendJSON(b []byte, key string, s submission) []byte {
 // appendMIME appends the mail as DATA sends it, with the final dot. No line of it starts with one.
 func (m *mail) appendMIME(b []byte, s submission) []byte {
 	b = append(append(b, "From: "...), m.from...)
-	b = appendRecipient(append(b, "\r\nTo: "...), s.first)
+	b = m.appendRecipient(append(b, "\r\nTo: "...), s.first)
 	b = strconv.AppendInt(append(b, "\r\nSubject: Load test "...), int64(s.seq), 10)
 	b = append(append(b, "\r\nDate: "...), m.date...)
 	b = append(append(b, "\r\nMessage-ID: <"...), m.run...)

@@ -2,6 +2,8 @@ package loadtest
 
 import (
 	"context"
+	mathrand "math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +19,10 @@ type Pacer struct {
 	count    int64
 	duration time.Duration
 	next     atomic.Int64
+
+	mu   sync.Mutex
+	gaps *mathrand.Rand // nil: even ones
+	at   time.Duration  // of the latest submission at a random moment, after start
 }
 
 // NewPacer makes a pacer of rate submissions a second (0: closed loop) that ends after count
@@ -25,16 +31,20 @@ func NewPacer(start time.Time, rate float64, count int, duration time.Duration) 
 	return &Pacer{start: start, rate: rate, count: int64(count), duration: duration}
 }
 
+// NewPoissonPacer makes an open loop whose submissions come at random moments, as those of many independent senders do:
+// the gaps are exponential. The moments are the same ones for each pacer of the same rate.
+func NewPoissonPacer(start time.Time, rate float64, count int, duration time.Duration) *Pacer {
+	p := NewPacer(start, rate, count, duration)
+	p.gaps = mathrand.New(mathrand.NewPCG(1, 2))
+	return p
+}
+
 // Next waits until a submission is due and returns its number, counted from 0, and its due time.
 // It is false at the end of the schedule or of ctx.
 func (p *Pacer) Next(ctx context.Context) (seq int, due time.Time, ok bool) {
-	n := p.next.Add(1) - 1
+	n, due := p.take()
 	if p.count > 0 && n >= p.count || ctx.Err() != nil {
 		return 0, time.Time{}, false
-	}
-	due = time.Now()
-	if p.rate > 0 {
-		due = p.start.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))
 	}
 	if p.duration > 0 && due.Sub(p.start) >= p.duration {
 		return 0, time.Time{}, false
@@ -43,4 +53,19 @@ func (p *Pacer) Next(ctx context.Context) (seq int, due time.Time, ok bool) {
 		return 0, time.Time{}, false
 	}
 	return int(n), due, true
+}
+
+// take takes the next place of the schedule.
+func (p *Pacer) take() (n int64, due time.Time) {
+	switch {
+	case p.rate <= 0:
+		return p.next.Add(1) - 1, time.Now()
+	case p.gaps == nil:
+		n = p.next.Add(1) - 1
+		return n, p.start.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at += time.Duration(p.gaps.ExpFloat64() / p.rate * float64(time.Second))
+	return p.next.Add(1) - 1, p.start.Add(p.at)
 }

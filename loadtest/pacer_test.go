@@ -96,3 +96,29 @@ func TestPacerStopsWhileItWaits(t *testing.T) {
 		}
 	})
 }
+
+func TestPoissonPacerKeepsItsRateWithUnevenGaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		p := NewPoissonPacer(start, 100, 0, 100*time.Second)
+		n, short := 0, 0
+		last := start
+		for {
+			seq, due, ok := p.Next(t.Context())
+			if !ok {
+				break
+			}
+			if seq != n || due.Before(last) || time.Now().Before(due) {
+				t.Fatalf("number %d, want %d, due %v after %v", seq, n, due, last)
+			}
+			if due.Sub(last) < 5*time.Millisecond {
+				short++
+			}
+			n, last = n+1, due
+		}
+		// 10,000 ± 3 standard deviations, and 1 - exp(-1/2) of the gaps are shorter than half the mean.
+		if n < 9_700 || n > 10_300 || short < n*36/100 || short > n*43/100 {
+			t.Errorf("%d in 100 s, %d short gaps", n, short)
+		}
+	})
+}

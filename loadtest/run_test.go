@@ -105,20 +105,23 @@ func TestRunRefusesWhatItCannotDo(t *testing.T) {
 	good := testLoad(nil)
 	good.API = "http://127.0.0.1:1"
 	for name, spoil := range map[string]func(*Load){
-		"no target":     func(l *Load) { l.API = "" },
-		"no key":        func(l *Load) { l.Keys = nil },
-		"odd key":       func(l *Load) { l.Keys = []string{"a\"b"} },
-		"no end":        func(l *Load) { l.Count = 0 },
-		"many":          func(l *Load) { l.Count, l.Recipients = maxSerials, 2 },
-		"--connections": func(l *Load) { l.Connections = 0 },
-		"--recipients":  func(l *Load) { l.Recipients = MaxRecipients + 1 },
-		"--size":        func(l *Load) { l.Size = MaxBody + 1 },
-		"--rate":        func(l *Load) { l.Rate = -1 },
-		"--from":        func(l *Load) { l.From = "a\r\nb" },
-		"--timeout":     func(l *Load) { l.Timeout = 0 },
-		"bad address":   func(l *Load) { l.API = "https://x" },
-		"nobody there":  func(*Load) {},
-		"no process":    func(l *Load) { l.API = rawHTTP(t); l.Connections = 1; l.Meter.PIDs = []int{1 << 30} },
+		"no target":      func(l *Load) { l.API = "" },
+		"no key":         func(l *Load) { l.Keys = nil },
+		"odd key":        func(l *Load) { l.Keys = []string{"a\"b"} },
+		"no end":         func(l *Load) { l.Count = 0 },
+		"many":           func(l *Load) { l.Count, l.Recipients = maxSerials, 2 },
+		"--connections":  func(l *Load) { l.Connections = 0 },
+		"random moments": func(l *Load) { l.Poisson = true },
+		"by HTTP only":   func(l *Load) { l.SMTP, l.SendAt = "x", func(int) time.Time { return time.Time{} } },
+		"plain name":     func(l *Load) { l.Domains = []string{"a b"} },
+		"--recipients":   func(l *Load) { l.Recipients = MaxRecipients + 1 },
+		"--size":         func(l *Load) { l.Size = MaxBody + 1 },
+		"--rate":         func(l *Load) { l.Rate = -1 },
+		"--from":         func(l *Load) { l.From = "a\r\nb" },
+		"--timeout":      func(l *Load) { l.Timeout = 0 },
+		"bad address":    func(l *Load) { l.API = "https://x" },
+		"nobody there":   func(*Load) {},
+		"no process":     func(l *Load) { l.API = rawHTTP(t); l.Connections = 1; l.Meter.PIDs = []int{1 << 30} },
 	} {
 		l := good
 		spoil(&l)
@@ -143,8 +146,8 @@ func TestReadKeysAndReadyFile(t *testing.T) {
 	if _, err := ReadKeys(file); err == nil {
 		t.Error("an empty file passes for keys")
 	}
-	write(`{"version":"1","pid":7,"config":"c","api":"http://h:1","smtp":"h:2","key":"k","elasticsearch":null}`)
-	if r, err := ReadReady(file); err != nil || r != (Ready{7, "c", "http://h:1", "h:2", "k"}) {
+	write(`{"version":"1","pid":7,"config":"c","api":"http://h:1","smtp":"h:2","key":"k","metrics":"m","elasticsearch":null}`)
+	if r, err := ReadReady(file); err != nil || r != (Ready{PID: 7, Config: "c", API: "http://h:1", SMTP: "h:2", Key: "k", Metrics: "m"}) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	write("{")
@@ -153,5 +156,22 @@ func TestReadKeysAndReadyFile(t *testing.T) {
 	}
 	if _, err := MakeAccounts(t.Context(), "/no/such/program", "c", 3); err == nil {
 		t.Error("accounts out of nothing")
+	}
+}
+
+func TestScheduledMessagesCountFromTheirTime(t *testing.T) {
+	sink := startSink(t)
+	system, url := startSystem(t, sink)
+	at := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	l := testLoad(sink)
+	l.API, l.Count, l.SendAt = url, 20, func(int) time.Time { return at }
+	run, rep, err := l.do(t.Context())
+	if err != nil || rep.Bad() != "" || rep.Accepted != 20 || *rep.E2EP99 > 1900 || run.arrivals.early != 0 || run.arrivals.last.Before(at) {
+		t.Fatalf("%+v, %v, %d early", rep, err, run.arrivals.early)
+	}
+	system.early = 500 * time.Millisecond
+	at = time.Now().Add(2 * time.Second).Truncate(time.Second)
+	if run, rep, err = l.do(t.Context()); err != nil || rep.Accepted != 20 || run.arrivals.early != 20 {
+		t.Fatalf("%+v, %v, %d early", rep, err, run.arrivals.early)
 	}
 }

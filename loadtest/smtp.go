@@ -124,7 +124,7 @@ func (c *smtpConn) envelope(s submission) ([]reply, error) {
 	b := append(append(c.buf[:0], "MAIL FROM:<"...), c.mail.from...)
 	b = append(b, ">\r\n"...)
 	for i := range c.mail.recipients {
-		b = appendRecipient(append(b, "RCPT TO:<"...), s.first+i)
+		b = c.mail.appendRecipient(append(b, "RCPT TO:<"...), s.first+i)
 		b = append(b, ">\r\n"...)
 	}
 	b = append(b, "DATA\r\n"...)

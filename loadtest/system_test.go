@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -35,9 +34,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// call is what the system reads of messages/send.
+// call is what the system reads of a call.
 type call struct {
 	Key     string
+	ID      string
+	SendAt  string `json:"send_at"`
 	Message struct {
 		Text    string
 		Headers map[string]string
@@ -53,33 +54,88 @@ type relay struct {
 	reject   map[string]bool // answered rejected
 	sessions chan *smtp.Client
 	wg       sync.WaitGroup
+
+	early     time.Duration // scheduled messages leave so long before their time
+	deaf      bool          // cancel-scheduled is answered well and does nothing
+	mu        sync.Mutex
+	scheduled map[string]*time.Timer // by id
 }
 
 func newRelay(sink string) *relay {
-	return &relay{sink: sink, sessions: make(chan *smtp.Client, 50)}
+	return &relay{sink: sink, sessions: make(chan *smtp.Client, 50), scheduled: map[string]*time.Timer{}}
 }
 
 func (s *relay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/metrics" {
+		fmt.Fprintf(w, "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 4.2e+07\n")
+		return
+	}
 	var c call
-	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&c); err != nil || c.Key == "" || r.URL.Path != "/api/1.0/messages/send" {
+	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&c); err != nil || c.Key == "" {
 		http.Error(w, `{"status":"error","message":"bad call"}`, http.StatusUnprocessableEntity)
 		return
 	}
+	switch r.URL.Path {
+	case "/api/1.0/messages/send":
+		json.NewEncoder(w).Encode(s.send(c))
+	case "/api/1.0/messages/cancel-scheduled":
+		if !s.deaf && !s.cancel(c.ID) {
+			http.Error(w, `{"status":"error","name":"Unknown_Message"}`, http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `{}`)
+	case "/api/1.0/messages/list-scheduled":
+		fmt.Fprint(w, `[]`)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (s *relay) send(c call) []map[string]string {
 	answer := []map[string]string{}
 	for _, to := range c.Message.To {
-		status := "queued"
-		if s.reject[to.Email] {
+		status, id := "queued", newName()+newName()
+		switch {
+		case s.reject[to.Email]:
 			status = "rejected"
-		}
-		answer = append(answer, map[string]string{"email": to.Email, "status": status, "_id": strings.Repeat("0", 32)})
-		if status == "queued" && !s.lose[to.Email] {
+		case c.SendAt != "":
+			status = "scheduled"
+			s.schedule(c, to.Email, id)
+		case !s.lose[to.Email]:
 			s.wg.Go(func() { s.deliver(c, to.Email) })
 		}
+		answer = append(answer, map[string]string{"email": to.Email, "status": status, "_id": id})
 		if s.twice[to.Email] {
 			s.wg.Go(func() { s.deliver(c, to.Email) })
 		}
 	}
-	json.NewEncoder(w).Encode(answer)
+	return answer
+}
+
+func (s *relay) schedule(c call, to, id string) {
+	at, err := time.Parse(time.DateTime, c.SendAt)
+	if err != nil {
+		panic(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.scheduled[id] = time.AfterFunc(time.Until(at)-s.early, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.scheduled[id] == nil { // cancelled, or at the end
+			return
+		}
+		delete(s.scheduled, id)
+		s.wg.Go(func() { s.deliver(c, to) })
+	})
+}
+
+func (s *relay) cancel(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := s.scheduled[id] != nil
+	delete(s.scheduled, id)
+	return found
 }
 
 func (s *relay) deliver(c call, to string) {
@@ -118,6 +174,9 @@ func (s *relay) session() (*smtp.Client, error) {
 }
 
 func (s *relay) stop() {
+	s.mu.Lock()
+	clear(s.scheduled)
+	s.mu.Unlock()
 	s.wg.Wait()
 	close(s.sessions)
 	for c := range s.sessions {
@@ -181,8 +240,11 @@ func playPostrider(args []string) {
 		panic(err)
 	}
 	r := newRelay(flag("--sink"))
+	if os.Getenv("LOADTEST_FAULT") == "early and deaf" {
+		r.early, r.deaf = 1500*time.Millisecond, true
+	}
 	go http.Serve(l, r)
-	ready, _ := json.Marshal(Ready{PID: os.Getpid(), Config: "some.toml", API: "http://" + l.Addr().String(), Key: "k"})
+	ready, _ := json.Marshal(Ready{PID: os.Getpid(), Config: "some.toml", API: "http://" + l.Addr().String(), Key: "k", Metrics: "http://" + l.Addr().String() + "/metrics"})
 	if err := os.WriteFile(flag("--ready-file")+".part", ready, 0o600); err != nil {
 		panic(err)
 	}

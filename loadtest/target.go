@@ -23,6 +23,15 @@ type submission struct {
 	seq   int
 	first int
 	due   time.Time
+	at    time.Time // when its messages are to be sent; zero is now
+}
+
+// stamped is the time from which the sink counts a message's latency.
+func (s submission) stamped() time.Time {
+	if s.at.IsZero() {
+		return s.due
+	}
+	return s.at
 }
 
 // answer is what the target said. It is valid until the next send on the same connection.

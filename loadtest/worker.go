@@ -24,7 +24,11 @@ func (w *worker) work(ctx context.Context, pacer *Pacer) {
 		if !ok || seq >= maxSerials/w.Recipients {
 			return
 		}
-		w.submit(ctx, submission{seq: seq, first: seq * w.Recipients, due: due})
+		s := submission{seq: seq, first: seq * w.Recipients, due: due}
+		if w.SendAt != nil {
+			s.at = w.SendAt(seq)
+		}
+		w.submit(ctx, s)
 	}
 }
 
@@ -56,6 +60,9 @@ func (w *worker) record(s submission, a answer) {
 	}
 	if len(a.taken) > 0 {
 		w.results.accept(time.Since(s.due))
+		if w.seen != nil {
+			w.seen(s, a.text)
+		}
 	}
 	if n := w.Recipients - len(a.taken); n > 0 {
 		w.failed.Add(int64(n))

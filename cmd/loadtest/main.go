@@ -14,9 +14,11 @@ import (
 
 const usage = `loadtest sends mail into a system, receives what comes out and reports.
 
-  loadtest send   send by HTTP or SMTP, to a sink of its own or elsewhere
-  loadtest sink   only receive, with a control address for scripts
-  loadtest bench  measure a fresh Postrider beside Postfix
+  loadtest send      send by HTTP or SMTP, to a sink of its own or elsewhere
+  loadtest sink      only receive, with a control address for scripts
+  loadtest bench     measure a fresh Postrider beside Postfix
+  loadtest schedule  measure scheduled sends: a million pending, a slot that is due, cancelling
+  loadtest fairness  measure what a large mailing does to those who send little
 
 loadtest COMMAND --help lists the flags of a command.
 `
@@ -42,6 +44,10 @@ func dispatch(ctx context.Context, args []string) error {
 		return sink(ctx, args[1:])
 	case "bench":
 		return bench(ctx, args[1:])
+	case "schedule":
+		return schedule(ctx, args[1:])
+	case "fairness":
+		return fairness(ctx, args[1:])
 	case "help", "-h", "-help", "--help":
 		fmt.Print(usage)
 		return nil

@@ -13,11 +13,12 @@ import (
 
 func TestExitCodes(t *testing.T) {
 	for want, lines := range map[int][][]string{
-		0: {{"--help"}, {"send", "--help"}, {"sink", "-h"}, {"bench", "--help"}},
-		1: {{"send", "--smtp", "127.0.0.1:1"}, {"send", "--ready-file", "/no/such"}, {"sink", "--addr", "no port"}},
+		0: {{"--help"}, {"send", "--help"}, {"sink", "-h"}, {"bench", "--help"}, {"schedule", "--help"}, {"fairness", "--help"}},
+		1: {{"send", "--smtp", "127.0.0.1:1"}, {"send", "--ready-file", "/no/such"}, {"sink", "--addr", "no port"},
+			{"schedule", "--due", "0"}, {"fairness", "--seconds", "0"}},
 		2: {{}, {"frob"}, {"send"}, {"send", "--bogus"}, {"send", "extra"}, {"send", "--api", "http://127.0.0.1:1"},
 			{"send", "--over", "pigeon", "--api", "x"}, {"send", "--over", "smtp", "--api", "x"}, {"send", "--smtp", "x:1", "--pid", "a"},
-			{"send", "--api", "x", "--accounts", "3"}, {"bench", "-n", "1,2"}, {"bench", "--connections", "0"}},
+			{"send", "--api", "x", "--accounts", "3"}, {"bench", "-n", "1,2"}, {"bench", "--connections", "0"}, {"schedule", "extra"}, {"fairness", "--bogus"}},
 	} {
 		for _, args := range lines {
 			if got := exitCode(dispatch(t.Context(), args)); got != want {
