@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -54,22 +55,11 @@ func (f Filter) Check() error {
 	return nil
 }
 
-func (f Filter) limit() int {
-	if f.Limit == 0 {
-		return MaxList
-	}
-	return f.Limit
-}
+func (f Filter) limit() int { return cmp.Or(f.Limit, MaxList) }
 
 // subject is the filter of those in a stream whose subjects begin with prefix.
 func (f Filter) subject(prefix string) string {
-	any := func(s string) string {
-		if s == "" {
-			return "*"
-		}
-		return s
-	}
-	return prefix + "." + any(f.Kind) + "." + any(f.Shard)
+	return prefix + "." + cmp.Or(f.Kind, "*") + "." + cmp.Or(f.Shard, "*")
 }
 
 // DeadJobs lists the newest of the jobs that were given up, newest first. It reads all that have the kind and shard.

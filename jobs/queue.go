@@ -41,9 +41,10 @@ type Queue struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	metrics *metrics
-	state   atomic.Pointer[error]
-	rings   chan struct{} // places of Ring calls at once
-	look    chan struct{} // has the watcher look at once
+	state   atomic.Pointer[error] // how the last look at the streams ended
+	broken  atomic.Pointer[error] // why the last connection failed, or ended
+	rings   chan struct{}         // places of Ring calls at once
+	look    chan struct{}         // has the watcher look at once
 	end     context.CancelFunc
 	ended   chan struct{}
 }
@@ -105,10 +106,22 @@ func (q *Queue) note(err error) {
 
 // away is errAway with what the connection last failed of, such as a wrong password.
 func (q *Queue) away() error {
-	if err := q.nc.LastError(); err != nil {
+	if err := q.nc.LastError(); err != nil { // said no
 		return fmt.Errorf("%w (%w)", errAway, err)
 	}
+	if err := q.broken.Load(); err != nil { // did not answer
+		return fmt.Errorf("%w (%w)", errAway, *err)
+	}
 	return errAway
+}
+
+// lost notes why there is no connection, or still none.
+func (q *Queue) lost(_ *nats.Conn, err error) {
+	if err != nil {
+		q.broken.Store(&err)
+		q.log.Debug("queue connection lost", zap.Error(err))
+	}
+	q.lookNow()
 }
 
 // Close ends the connection. Run must have returned.
@@ -164,10 +177,7 @@ func (q *Queue) options() []nats.Option {
 		nats.ReconnectBufSize(-1), // what cannot be sent now is an error now, and the sweeper's
 		nats.ConnectHandler(func(*nats.Conn) { q.lookNow() }),
 		nats.ReconnectHandler(func(*nats.Conn) { q.lookNow() }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			q.log.Debug("queue connection lost", zap.Error(err))
-			q.lookNow()
-		}),
+		nats.DisconnectErrHandler(q.lost), nats.ReconnectErrHandler(q.lost),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			q.log.Debug("queue connection", zap.Error(err))
 		}),

@@ -49,6 +49,9 @@ func (q *Queue) put(ctx context.Context, jobs []Job) (taken int, err error) {
 	if !q.nc.IsConnected() {
 		return 0, q.away()
 	}
+	if err := q.cfg.Server.room(); err != nil {
+		return 0, err
+	}
 	acks := make([]jetstream.PubAckFuture, 0, len(jobs))
 	for _, j := range jobs {
 		ack, e := q.js.PublishMsgAsync(&nats.Msg{Subject: j.subject(), Data: j.encode()})
@@ -75,6 +78,9 @@ func (q *Queue) put(ctx context.Context, jobs []Job) (taken int, err error) {
 func (q *Queue) goOn(ctx context.Context, d delivery, ids [][16]byte, tries int, after time.Duration) error {
 	if !q.nc.IsConnected() {
 		return q.away()
+	}
+	if err := q.cfg.Server.room(); err != nil {
+		return err
 	}
 	j := Job{Kind: d.Kind, Shard: d.Shard, IDs: ids}
 	msg := nats.NewMsg(j.subject())
@@ -104,6 +110,9 @@ func (q *Queue) PublishEvents(ctx context.Context, shard string, payload []byte,
 	case !q.nc.IsConnected():
 		return fmt.Errorf("publish events: %w", q.away())
 	}
+	if err := q.cfg.Server.room(); err != nil {
+		return fmt.Errorf("publish events: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	// In hex, because the id may be any bytes and travels in a header line.
@@ -128,6 +137,9 @@ func (q *Queue) why(err error) error {
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
 		return q.away()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, jetstream.ErrAsyncPublishTimeout):
+		if full := q.cfg.Server.room(); full != nil {
+			return full
+		}
 		return fmt.Errorf("no answer from the queue in time: %w", err)
 	}
 	return err

@@ -105,6 +105,21 @@ func (s *Server) Stop(ctx context.Context) {
 	}
 }
 
+// spare is left free on the disk: a server that has run it full must start over, and needs room for that.
+const spare = 4 << 20
+
+// room says whether the disk has any, as far as we can know: nil for a server that is not ours.
+func (s *Server) room() error {
+	if s == nil {
+		return nil
+	}
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(s.cfg.Dir, &disk); err == nil && disk.Bavail*uint64(disk.Bsize) < spare {
+		return fmt.Errorf("%w (the disk of %s is full)", ErrFull, s.cfg.Dir)
+	}
+	return nil
+}
+
 // start needs that nobody else uses s, or its lock.
 func (s *Server) start() error {
 	opts, err := s.options()

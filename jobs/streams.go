@@ -54,7 +54,7 @@ func (q *Queue) streams(ctx context.Context, update bool) error {
 			q.metrics.measure(stream.CachedInfo())
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			cfg.Replicas, made = q.replicas(), true
-			err = q.make(ctx, cfg)
+			err = q.ensure(ctx, cfg)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("stream %s of at most %d bytes: %w", cfg.Name, cfg.MaxBytes, err))
@@ -78,10 +78,10 @@ func (q *Queue) update(ctx context.Context, want jetstream.StreamConfig, stream 
 			return fmt.Errorf("bring jobs over from an older version: %w", err)
 		}
 	}
-	return q.make(ctx, want)
+	return q.ensure(ctx, want)
 }
 
-func (q *Queue) make(ctx context.Context, cfg jetstream.StreamConfig) error {
+func (q *Queue) ensure(ctx context.Context, cfg jetstream.StreamConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	_, err := q.js.CreateOrUpdateStream(ctx, cfg)
@@ -92,7 +92,7 @@ func (q *Queue) make(ctx context.Context, cfg jetstream.StreamConfig) error {
 // the last would go. Cut off half-way, it goes on at the next look; a job may be doubled by that.
 func (q *Queue) bringOver(ctx context.Context, want jetstream.StreamConfig, stream jetstream.Stream) error {
 	want.MaxMsgsPerSubject, want.MaxBytes = -1, -1 // a full stream too
-	if err := q.make(ctx, want); err != nil {
+	if err := q.ensure(ctx, want); err != nil {
 		return err
 	}
 	for next := uint64(1); ; {

@@ -41,10 +41,28 @@ func withQueue(c *cobra.Command, o *operatorOptions, within time.Duration, fn fu
 		return err
 	}
 	defer q.Close()
-	if err := q.Ready(); err != nil {
+	if err := untilReady(ctx, q); err != nil {
 		return fmt.Errorf("the queue cannot be used now: %w", err)
 	}
 	return fn(ctx, q)
+}
+
+// untilReady gives the queue 3 s, in which servers agree on a leader, or it turns out why they do not let us in.
+func untilReady(ctx context.Context, q *jobs.Queue) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err = q.Ready(); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 const (
