@@ -17,7 +17,7 @@ import (
 )
 
 func jobsCommand() *cobra.Command {
-	return group("jobs", "Jobs: the queue, what waits and what was given up", jobsStats(), jobsPeek(), jobsRebuild(),
+	return group("jobs", "Jobs: the queue, what waits and what was given up", jobsStats(), jobsPeek(), jobsRebuild(), jobsPause(), jobsResume(), jobsPauses(),
 		group("dead", "Jobs that were given up", jobsDeadList(), jobsDeadShow(), jobsDeadReplay()))
 }
 

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,21 +64,24 @@ type Result struct {
 
 // Door takes submissions in.
 type Door struct {
-	cfg     Config
-	group   *shards.Group[*store.Accepted]
-	large   *shards.Group[*store.Accepted] // for submissions whose commit would keep others waiting
-	heavy   chan struct{}                  // places of those under way
-	keys    keyLocks
-	pace    *pace
-	results *prometheus.CounterVec
-	took    prometheus.Histogram
+	cfg      Config
+	group    *shards.Group[*store.Accepted]
+	large    *shards.Group[*store.Accepted] // for submissions whose commit would keep others waiting
+	cancel   *shards.Group[*store.Cancelling]
+	queueing // of large submissions
+	keys     keyLocks
+	pace     *pace
+	results  *prometheus.CounterVec
+	took     prometheus.Histogram
 }
 
 // New makes a door; Run opens it.
 func New(cfg Config) *Door {
-	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}, heavy: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)), pace: newPace(cmp.Or(cfg.Share, DefaultShare), cmp.Or(cfg.Burst, DefaultBurst))}
+	d := &Door{cfg: cfg, keys: keyLocks{held: map[string]*keyLock{}}, queueing: newQueueing(), pace: newPace(cmp.Or(cfg.Share, DefaultShare), cmp.Or(cfg.Burst, DefaultBurst))}
 	d.large = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
 		Committers: 1, Max: 10, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 500})
+	d.cancel = shards.NewGroup(cfg.Shards, cfg.Store.CancelStatement(), shards.GroupConfig{
+		Committers: 1, Max: 200, MaxBytes: 1 << 20, Linger: time.Millisecond, Queue: 5000})
 	d.group = shards.NewGroup(cfg.Shards, cfg.Store.AcceptStatement(), shards.GroupConfig{
 		Committers: 2, Max: 100, MaxBytes: 8 << 20, Linger: time.Millisecond, Queue: 5000})
 	d.results = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_accepted_total",
@@ -94,30 +96,11 @@ func New(cfg Config) *Door {
 
 // Run takes submissions until ctx ends.
 func (d *Door) Run(ctx context.Context) error {
-	var both errgroup.Group
-	both.Go(func() error { return d.large.Run(ctx) })
-	both.Go(func() error { return d.group.Run(ctx) })
-	return both.Wait()
-}
-
-const (
-	// largeSubmission is the number of messages above which a submission does not share a commit with smaller ones.
-	largeSubmission = 50
-	heavyWait       = 4 * time.Second
-)
-
-// enterHeavy waits for a place among the large submissions under way, and returns how to leave it. They take half of the
-// processors at most, since a mailing comes in faster than it can leave and must not slow down who sends a code. A server
-// that hangs keeps its places for seconds; after as long, nobody waits for them any more.
-func (d *Door) enterHeavy() (leave func()) {
-	timer := time.NewTimer(heavyWait)
-	defer timer.Stop()
-	select {
-	case d.heavy <- struct{}{}:
-		return func() { <-d.heavy }
-	case <-timer.C:
-		return func() {}
-	}
+	var all errgroup.Group
+	all.Go(func() error { return d.large.Run(ctx) })
+	all.Go(func() error { return d.group.Run(ctx) })
+	all.Go(func() error { return d.cancel.Run(ctx) })
+	return all.Wait()
 }
 
 // manyRecipients is the number above which a send is answered as queued.
@@ -155,6 +138,19 @@ func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, er
 		d.results.WithLabelValues(string(r.Status)).Inc()
 	}
 	return results, nil
+}
+
+// Cancel takes back a scheduled message. The row decides: one whose attempt has begun, or that is not the account's, is
+// store.ErrNotFound.
+func (d *Door) Cancel(account int64, id sender.ID) (store.Scheduled, error) {
+	c := &store.Cancelling{Account: account, ID: id, Request: sender.NewID()}
+	switch err := d.cancel.Do(account, c, 100); {
+	case err != nil:
+		return store.Scheduled{}, err
+	case c.Done == nil:
+		return store.Scheduled{}, store.ErrNotFound
+	}
+	return *c.Done, nil
 }
 
 func (d *Door) refusal(err error) error {
@@ -264,7 +260,7 @@ func (d *Door) store(a *store.Accepted, results []Result) ([]Result, error) {
 	group := d.group
 	if len(a.Messages) > largeSubmission {
 		group = d.large
-		defer d.enterHeavy()()
+		defer d.enter()()
 	}
 	if err := group.Do(a.Submission.Account, a, size(a)); err != nil {
 		if a.Claimed {
@@ -329,6 +325,9 @@ func (d *Door) settle(a *store.Accepted, results []Result) []Result {
 // once stores under an idempotency key, or gives the first answer again.
 func (d *Door) once(ctx context.Context, a *store.Accepted, results []Result) ([]Result, error) {
 	sub := a.Submission
+	if len(a.Messages) > largeSubmission {
+		defer d.enter()()
+	}
 	d.reserve(a)
 	known, err := d.cfg.Store.AcceptOnce(ctx, a, func() ([]byte, error) { return json.Marshal(d.settle(a, results)) })
 	if a.Claimed && (err != nil || known != nil) {

@@ -52,7 +52,7 @@ func (a *API) cancelScheduled(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := a.cfg.Store.Cancel(ctx, c.key.Account, id)
+	m, err := a.cfg.Door.Cancel(c.key.Account, id)
 	if err != nil {
 		return nil, readError(err, id)
 	}

@@ -180,7 +180,7 @@ func (a *API) cancelMail(ctx context.Context, c *call) (any, error) {
 	if err := c.body.only(); err != nil {
 		return nil, err
 	}
-	m, err := a.cfg.Store.Cancel(ctx, c.key.Account, id)
+	m, err := a.cfg.Door.Cancel(c.key.Account, id)
 	if err != nil {
 		return nil, a.tooLate(ctx, c, id, err)
 	}

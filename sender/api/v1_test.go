@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -207,16 +208,19 @@ func TestV1Send(t *testing.T) {
 	}
 }
 
+// inDays is a time as Unix seconds.
+func inDays(n int) string { return strconv.FormatInt(time.Now().AddDate(0, 0, n).Unix(), 10) }
+
 // TestV1Once has a repeat be answered as the first, and a changed request, its header included, be refused.
 func TestV1Once(t *testing.T) {
 	w := open(t)
-	first := header{"Idempotency-Key": "k", expiresHeader: "4102444800"}
+	first := header{"Idempotency-Key": "k", expiresHeader: inDays(300)}
 	a, b := w.send(t, `"to":[{"email":"a@example.net"}]`, first), w.send(t, `"to":[{"email":"a@example.net"}]`, first)
 	if !reflect.DeepEqual(a, b) {
 		t.Errorf("%+v, then %+v", a, b)
 	}
 	const mail = `{"from_email":"from@example.com","subject":"s","text":"t","to":[{"email":"a@example.net"}]}`
-	w.refused(t, http.MethodPost, "/v1/messages", mail, "conflict", header{"Idempotency-Key": "k", expiresHeader: "4102444801"})
+	w.refused(t, http.MethodPost, "/v1/messages", mail, "conflict", header{"Idempotency-Key": "k", expiresHeader: inDays(301)})
 	if p := w.refused(t, http.MethodPost, "/v1/messages", mail, "conflict", header{"Idempotency-Key": "k"}); p.Status != 409 {
 		t.Errorf("%+v", p)
 	}

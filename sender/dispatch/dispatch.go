@@ -51,6 +51,8 @@ type Dispatcher struct {
 	held     map[sender.ID]holding // in hand
 	inHand   map[int64]int         // how many of them, by account
 	bulk     int                   // how many of them are bulk
+	limit    int                   // of bulk in hand while other mail comes in
+	prompt   time.Time             // when other mail last came in hand
 	suspect  sender.ID             // the one of them that may end the process; zero for none
 	behind   map[string]bool       // shards with another suspect
 	turns    map[string]turn       // by shard: of accounts in bulk
@@ -75,6 +77,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]holding{}, inHand: map[int64]int{}, lanes: map[string]*lane{},
 		rung: map[string]bool{}, crowd: map[string][]away{}, doubtful: map[string]doubts{}, behind: map[string]bool{}, turns: map[string]turn{}, ctx: context.Background()}
+	d.limit = cfg.Room / 2
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
 }
@@ -103,6 +106,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	g.Go(func() error { return d.giveBack(ctx) })
 	g.Go(func() error { return d.sweep(ctx) })
 	g.Go(func() error { return d.inherit(ctx) })
+	g.Go(func() error { return d.govern(ctx) })
 	g.Go(func() error {
 		return d.clock.run(ctx, func(shard string) {
 			if d.claim(ctx, shard) == drained {

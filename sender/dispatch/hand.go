@@ -27,9 +27,6 @@ func (d *Dispatcher) Reserve(messages []sender.Message, bytes int) bool {
 	return true
 }
 
-// mostBulk is how much bulk may be in hand.
-func (d *Dispatcher) mostBulk() int { return d.cfg.Room / 2 }
-
 // holding is what a message in hand stands for.
 type holding struct {
 	account int64
@@ -43,11 +40,13 @@ func (d *Dispatcher) hold(m *sender.Message, bytes int) {
 	d.held[m.ID] = holding{m.Account, bytes, bulk(m.Class), time.Now()}
 	d.inHand[m.Account]++
 	d.bytes += bytes
-	if bulk(m.Class) {
+	switch {
+	case bulk(m.Class):
 		d.bulk++
-	}
-	if m.Class == sender.Suspect {
+	case m.Class == sender.Suspect:
 		d.suspect = m.ID
+	default:
+		d.prompt = time.Now()
 	}
 }
 

@@ -113,7 +113,10 @@ const (
 func (d *Dispatcher) crowded(l *lane) time.Duration {
 	ahead := l.waiting.n + l.turned
 	still := time.Duration(1+l.turned/d.cfg.Waiting) * standstill
-	if l.ended > 0 {
+	switch {
+	case time.Since(l.since) < 2*time.Second && l.ended == 0:
+		still = 2 * time.Second // nobody knows yet how it moves
+	case l.ended > 0:
 		still = min(still, time.Since(l.since)*time.Duration(ahead)/time.Duration(l.ended))
 	}
 	return min(max(still, crowdedLeast), crowdedMost)

@@ -31,7 +31,7 @@ func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
 			d.lookAhead(ctx, j.Shard)
 			return jobs.Done()
 		case full:
-			return jobs.Snooze(100 * time.Millisecond) // it is nobody's failure
+			return jobs.Snooze(d.pause()) // it is nobody's failure
 		}
 	}
 	d.Ring(j.Shard) // behind the other shards that were rung for

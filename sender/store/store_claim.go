@@ -20,9 +20,12 @@ with recursive up as (
   select (select m.account_id from messages m where m.class > 0 and m.next_attempt_at is not null and m.account_id > up.account_id order by m.account_id limit 1)
   from up where up.account_id is not null),
 who as materialized (
-  select up.account_id from up where up.account_id <> all($6::int8[]) and exists (
-    select from messages m where m.account_id = up.account_id and m.class in (1, 2) and m.next_attempt_at <= now() and m.claimed_by is null)
-  limit 20),
+  select up.account_id from up, lateral (
+    select from (values (1), (2)) as c(class), lateral (
+      select from messages m
+      where m.account_id = up.account_id and m.class = c.class and m.class > 0 and m.next_attempt_at <= now() and m.claimed_by is null limit 1) x
+    limit 1) y
+  where up.account_id <> all($6::int8[]) limit 20),
 part as materialized (select 1 + $3 / greatest(count(*), 1) as n from who),
 bulk as (
   select account_id, id from (

@@ -19,8 +19,7 @@ type Fact struct {
 	State   sender.State
 	Kind    sender.EventKind
 	// Attempt is the attempt whose outcome this is: it counts only while this instance holds the message in
-	// that attempt. 0 for a fact from outside, which counts only while the message is delivered; Unsent for one that
-	// counts only while it is scheduled and in nobody's hands.
+	// that attempt. 0 for a fact from outside, which counts only while the message is delivered.
 	Attempt int
 	Next    time.Time // of the next attempt; zero for none
 	At      time.Time
@@ -31,9 +30,6 @@ type Fact struct {
 	RejectFor time.Duration
 	Crashed   bool // the attempt ended inside us
 }
-
-// Unsent stands for the attempt of a fact about a message of which none was begun.
-const Unsent = -1
 
 // ledgerSQL moves the state, writes the event, the search row, the outbox and the do-not-send list together.
 // What no longer holds (another attempt, another holder, a state already left) changes nothing, so it may run twice.
@@ -46,7 +42,7 @@ m as (
   update @messages x set state = u.state, ver = x.ver + 1, seq = x.seq + 1, claimed_by = null, next_attempt_at = u.next,
          reply = case when u.state = 5 then null else u.data end, crashes = x.crashes + u.crashed
   from u where x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
-    and case when u.attempt = 0 then x.state = 5 when u.attempt = -1 then x.state = 4 and x.claimed_by is null else x.claimed_by = $14::uuid and x.attempt = u.attempt end
+    and case when u.attempt = 0 then x.state = 5 else x.claimed_by = $14::uuid and x.attempt = u.attempt end
   returning x.account_id, x.id, x.ver, x.seq, u.state, u.kind, u.attempt, u.at, u.data, u.reject, u.reason, u.until),
 s as (
   update @search x set state = m.state, ver = m.ver

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/postrider/postrider/sender"
-	"github.com/postrider/postrider/shards"
 )
 
 // Scheduled is a message whose time has not come.
@@ -60,16 +59,7 @@ func (s *Store) Scheduled(ctx context.Context, account int64, to string, limit i
 	return out, err
 }
 
-// Cancel ends a scheduled message. The row decides: one whose attempt has begun, or that is not the account's, is
-// ErrNotFound.
-func (s *Store) Cancel(ctx context.Context, account int64, id sender.ID) (Scheduled, error) {
-	return s.change(ctx, account, id, func(ctx context.Context, tx pgx.Tx, _ *Scheduled) error {
-		return shards.Exec(ctx, tx, s.LedgerStatement(), []*Fact{{Account: account, Message: id, Attempt: Unsent, State: sender.Cancelled,
-			Kind: sender.EventCancelled, At: time.Now(), Reply: sender.Reply{Stage: "cancel"}}})
-	})
-}
-
-// Reschedule moves a scheduled message to another time, under the same conditions as Cancel.
+// Reschedule moves a scheduled message to another time, under the same conditions as a cancel.
 func (s *Store) Reschedule(ctx context.Context, account int64, id sender.ID, at time.Time) (Scheduled, error) {
 	return s.change(ctx, account, id, func(ctx context.Context, tx pgx.Tx, m *Scheduled) error {
 		m.SendAt = at
