@@ -11,8 +11,8 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"slices"
-	"strings"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 

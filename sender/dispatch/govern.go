@@ -9,7 +9,7 @@ const (
 	governEvery = 10 * time.Millisecond
 	governOver  = 10 // looks that are judged together
 	tooLate     = 300 * time.Microsecond
-	leastBulk   = 4          // messages in hand
+	leastBulk   = 4           // messages in hand
 	promptFor   = time.Second // how long after it other mail counts as coming in
 )
 
