@@ -91,6 +91,11 @@ func setDefault(v *int, to int) {
 // JobDeliver is the kind of job that says: this shard has messages that are due.
 const JobDeliver = "deliver"
 
+// Handlers are the kinds of job that the dispatcher does.
+func (d *Dispatcher) Handlers() map[string]jobs.Handler {
+	return map[string]jobs.Handler{JobDeliver: {Do: d.handle, Concurrency: 4, Timeout: time.Minute}}
+}
+
 // drain is how long attempts under way may take to end when the process stops.
 const drain = 5 * time.Second
 
@@ -117,7 +122,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		})
 	})
 	g.Go(func() error {
-		return d.cfg.Queue.Run(ctx, map[string]jobs.Handler{JobDeliver: {Do: d.handle, Concurrency: 4, Timeout: time.Minute}})
+		return d.cfg.Queue.Run(ctx, d.Handlers())
 	})
 	<-ctx.Done()
 	err := g.Wait()

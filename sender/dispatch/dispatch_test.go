@@ -36,6 +36,7 @@ type stack struct {
 	door    *accept.Door
 	sandbox *sandbox.Sandbox
 	queue   *jobs.Queue
+	deliver jobs.Handler
 	stop    func()
 }
 
@@ -103,7 +104,7 @@ func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Con
 	stopLedger := run(t, l.Run)
 	stopDispatch := run(t, d.Run)
 	stopDoor := run(t, door.Run)
-	return &stack{shards: s, store: st, door: door, sandbox: sb, queue: queue, stop: func() { stopDoor(); stopDispatch(); stopLedger() }}
+	return &stack{shards: s, store: st, door: door, sandbox: sb, queue: queue, deliver: d.Handlers()[dispatch.JobDeliver], stop: func() { stopDoor(); stopDispatch(); stopLedger() }}
 }
 
 func (s *stack) send(t *testing.T, to ...string) []sender.ID {
@@ -153,16 +154,24 @@ func (s *stack) waitFor(t *testing.T, id sender.ID, want sender.State) store.Fou
 
 func (s *stack) arrived(t *testing.T) int {
 	t.Helper()
-	res, err := http.Get("http://" + s.sandbox.InboxAddr() + "/api/v1/messages?limit=1")
+	return s.inbox(t, "messages?limit=1")
+}
+
+// inbox asks the inbox how many mails it has.
+func (s *stack) inbox(t *testing.T, query string) int {
+	t.Helper()
+	res, err := http.Get("http://" + s.sandbox.InboxAddr() + "/api/v1/" + query)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	var list struct{ Total int }
+	var list struct {
+		Matched int `json:"messages_count"`
+	}
 	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
 		t.Fatal(err)
 	}
-	return list.Total
+	return list.Matched
 }
 
 func TestBornClaimed(t *testing.T) {
