@@ -16,7 +16,7 @@ func testCLI(t *testing.T, d *dev) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *dev)
-	}{{"account", cliAccount}, {"key", cliKey}, {"shards", cliShards}, {"jobs", cliJobs}, {"wrong use", cliWrong}, {"configuration", cliConfiguration}, {"help", cliHelp}} {
+	}{{"account", cliAccount}, {"key", cliKey}, {"shards", cliShards}, {"jobs", cliJobs}, {"messages", cliMessages}, {"wrong use", cliWrong}, {"configuration", cliConfiguration}, {"help", cliHelp}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.run(t, d)
@@ -141,6 +141,31 @@ func (d *dev) fails(t *testing.T, code int, says string, args ...string) {
 	}
 }
 
+// cliMessages asks what happened to a mail, by its id alone.
+func cliMessages(t *testing.T, d *dev) {
+	id := d.send(t, "defer-1@timeline.example")
+	d.waitState(t, id, "sent")
+	var a struct {
+		ID, State, Why string
+		Entries        []struct {
+			Kind string
+			Code int
+		}
+	}
+	d.json(t, &a, "messages", "timeline", id, "--json")
+	if a.State != "delivered" || len(a.Entries) != 3 || a.Entries[0].Kind != "accepted" || a.Entries[1].Code != 451 || a.Entries[2].Kind != "delivered" {
+		t.Errorf("%+v", a)
+	}
+	d.table(t, []string{"messages", "timeline", id}, "deferred", "451 4.7.1", "delivered at attempt 2")
+	d.table(t, []string{"messages", "why", id}, "delivered at attempt 2")
+	if _, stderr, code := d.command("messages", "why", strings.Repeat("0", 32)); code != 1 || !strings.Contains(stderr, "no message has the id") {
+		t.Errorf("an unknown id: exit %d, %s", code, stderr)
+	}
+	if _, stderr, code := d.command("messages", "why", "x"); code != 2 || !strings.Contains(stderr, "32 hex digits") {
+		t.Errorf("no id: exit %d, %s", code, stderr)
+	}
+}
+
 func cliWrong(t *testing.T, d *dev) {
 	for _, args := range [][]string{{"nonsense"}, {"account", "nonsense"}, {"account"}, {"account", "show"}, {"account", "show", "x"}, {"account", "show", "0"}, {"account", "show", "1", "2"}, {"account", "create"},
 		{"account", "create", "--name", ""}, {"account", "create", "--nonsense"}, {"account", "create", "--name"}, {"account", "create", "--name", strings.Repeat("x", 1000)}, {"account", "list", "x"}, {"key", "create"},
@@ -213,6 +238,11 @@ func cliJobs(t *testing.T, d *dev) {
 		t.Errorf("dead jobs: %v", dead)
 	}
 	d.table(t, []string{"jobs", "dead", "list"}, "REASON")
+	d.table(t, []string{"jobs", "pauses"}, "KIND")
+	if _, stderr, code := d.command("jobs", "pause", "delivery"); code != 2 || !strings.Contains(stderr, "deliver") {
+		t.Errorf("pause of an unknown kind: %d %q", code, stderr)
+	}
+	d.json(t, new(any), "jobs", "rebuild", "--json")
 	if out, stderr, code := d.command("jobs", "dead", "replay", "7"); code != 1 || out != "" || !strings.Contains(stderr, "no dead job") {
 		t.Errorf("replay of nothing: %d %q %q", code, out, stderr)
 	}

@@ -197,6 +197,16 @@ const (
 // Final says that no further attempt will be made.
 func (s State) Final() bool { return s >= Delivered }
 
+// Name is the state by its name outside, where an attempt that is under way is no news.
+func (s State) Name() string {
+	names := [...]string{Queued: "queued", Sending: "queued", Deferred: "deferred", Scheduled: "scheduled", Delivered: "delivered", Bounced: "bounced",
+		SoftBounced: "soft_bounced", Rejected: "rejected", Spam: "spam", Unsubscribed: "unsubscribed", Cancelled: "cancelled", Expired: "expired", Dead: "dead"}
+	if s < Queued || int(s) >= len(names) {
+		return "unknown"
+	}
+	return names[s]
+}
+
 // EventKind names an immutable fact about a message.
 type EventKind int16
 
@@ -211,6 +221,16 @@ const (
 	EventCancelled
 	EventDead
 )
+
+// Name is the kind by its name outside.
+func (k EventKind) Name() string {
+	names := [...]string{EventDelivered: "delivered", EventDeferred: "deferred", EventBounced: "bounced", EventSoftBounced: "soft_bounced", EventSpam: "spam",
+		EventExpired: "expired", EventCancelled: "cancelled", EventDead: "dead"}
+	if k < EventDelivered || int(k) >= len(names) {
+		return "unknown"
+	}
+	return names[k]
+}
 
 // Event is an immutable fact about a message. Seq rises by one within a message.
 type Event struct {

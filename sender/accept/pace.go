@@ -47,7 +47,7 @@ func newPace(share, burst int) *pace {
 func (p *pace) class(sub *sender.Submission, n int, now time.Time) sender.Class {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	within := false
+	var within bool
 	if sub.SendAt.IsZero() {
 		within = p.take(sub.Account, float64(n), now)
 	} else {

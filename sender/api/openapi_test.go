@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postrider/postrider/sender"
 )
 
 type description struct {
@@ -99,7 +101,8 @@ func TestOpenAPIWords(t *testing.T) {
 		}
 	}
 	states := map[string]bool{}
-	for _, name := range v1States {
+	for s := sender.Queued; s <= sender.Dead; s++ {
+		name := s.Name()
 		states[name] = true
 		if !slices.Contains(schemas["MailState"].Enum, name) {
 			t.Errorf("state %s is not described", name)

@@ -168,7 +168,7 @@ type v1Scheduled struct {
 }
 
 func v1View(m store.Scheduled, s sender.State) v1Scheduled {
-	return v1Scheduled{m.ID.String(), v1States[s], m.Email, m.Sender, m.Subject, m.SendAt.UTC()}
+	return v1Scheduled{m.ID.String(), s.Name(), m.Email, m.Sender, m.Subject, m.SendAt.UTC()}
 }
 
 // cancelMail is POST /v1/messages/{id}/cancel: the message is never sent.
@@ -216,5 +216,5 @@ func (a *API) tooLate(ctx context.Context, c *call, id sender.ID, err error) err
 	if err != nil {
 		return readError(err, id)
 	}
-	return &sender.Error{Kind: sender.KindConflict, Message: "the message is not scheduled any more: its state is " + v1States[f.State]}
+	return &sender.Error{Kind: sender.KindConflict, Message: "the message is not scheduled any more: its state is " + f.State.Name()}
 }

@@ -13,6 +13,7 @@ type v1Message struct {
 	ID         string              `json:"id"`
 	Submission string              `json:"submission"` // the same for all recipients of one send
 	State      string              `json:"state"`
+	Why        string              `json:"why"` // what it waits for or how it ended, in words
 	CreatedAt  time.Time           `json:"created_at"`
 	SendAt     time.Time           `json:"send_at,omitzero"`         // of a scheduled message
 	NextAt     time.Time           `json:"next_attempt_at,omitzero"` // of a deferred one
@@ -48,18 +49,6 @@ type v1Reply struct {
 	Host     string `json:"host,omitempty"`
 }
 
-// v1States are the states by our own names; an attempt that is under way is no news to anybody outside.
-var v1States = map[sender.State]string{
-	sender.Queued: "queued", sender.Sending: "queued", sender.Deferred: "deferred", sender.Scheduled: "scheduled", sender.Delivered: "delivered",
-	sender.Bounced: "bounced", sender.SoftBounced: "soft_bounced", sender.Rejected: "rejected", sender.Spam: "spam",
-	sender.Unsubscribed: "unsubscribed", sender.Cancelled: "cancelled", sender.Expired: "expired", sender.Dead: "dead",
-}
-
-var v1Events = map[sender.EventKind]string{
-	sender.EventDelivered: "delivered", sender.EventDeferred: "deferred", sender.EventBounced: "bounced", sender.EventSoftBounced: "soft_bounced",
-	sender.EventSpam: "spam", sender.EventExpired: "expired", sender.EventCancelled: "cancelled", sender.EventDead: "dead",
-}
-
 // showMail is GET /v1/messages/{id}.
 func (a *API) showMail(ctx context.Context, c *call) (any, error) {
 	id, err := parseID(c.id)
@@ -77,7 +66,7 @@ func (a *API) showMail(ctx context.Context, c *call) (any, error) {
 }
 
 func v1Show(f *store.Found, events []sender.Event) v1Message {
-	m := v1Message{ID: f.ID.String(), Submission: f.Submission.String(), State: v1States[f.State], CreatedAt: f.ID.Time(), ExpiresAt: f.Expires.UTC(),
+	m := v1Message{ID: f.ID.String(), Submission: f.Submission.String(), State: f.State.Name(), Why: f.Why(), CreatedAt: f.ID.Time(), ExpiresAt: f.Expires.UTC(),
 		Attempts: f.Attempt, From: f.Sender, Email: f.Recipient.Email, Name: f.Recipient.Name, Subject: f.Subject,
 		Tags: append([]string{}, f.Tags...), Metadata: f.Metadata, Subaccount: f.Subaccount, Opens: f.Opens, Clicks: f.Clicks,
 		Reason: f.Reason, Events: make([]v1Event, len(events))}
@@ -91,7 +80,7 @@ func v1Show(f *store.Found, events []sender.Event) v1Message {
 		m.NextAt = f.Next.UTC()
 	}
 	for i, e := range events {
-		m.Events[i] = v1Event{Kind: v1Events[e.Kind], At: e.At.UTC(), Attempt: max(e.Attempt, 0), Reply: v1Reply(e.Reply)}
+		m.Events[i] = v1Event{Kind: e.Kind.Name(), At: e.At.UTC(), Attempt: max(e.Attempt, 0), Reply: v1Reply(e.Reply)}
 	}
 	return m
 }

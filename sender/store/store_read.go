@@ -38,6 +38,8 @@ where m.account_id = $1 and m.id = $2 and s.account_id = $1 and s.id = $2`
 
 	eventsSQL = `select seq, kind, attempt, at, data from events where account_id = $1 and message_id = $2 order by seq limit 1000`
 
+	findSQL = `select account_id from messages where id = $1`
+
 	contentSQL = `select body from submissions where account_id = $1 and id = $2`
 
 	// Newest first, one page. The range of ids prunes partitions.
@@ -78,6 +80,17 @@ func scanFound(account int64) func(pgx.CollectableRow) (Found, error) {
 		}
 		return f, err
 	}
+}
+
+// Find is the account whose message has an id, for an operator who knows nothing else. It looks at every account of a shard.
+func (s *Store) Find(ctx context.Context, shard string, id sender.ID) (account int64, err error) {
+	err = s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
+		return tx.QueryRow(ctx, findSQL, [16]byte(id)).Scan(&account)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotFound
+	}
+	return account, err
 }
 
 // Info is one message of an account with its events, oldest first.
