@@ -151,13 +151,13 @@ func (d *dev) get(url string) (status int, text string) {
 	return res.StatusCode, b.String()
 }
 
-// metric is the sum of a metric over its labels; -1 when it is not there.
+// metric is the sum of a metric over its labels, or one series of it if they are named; -1 when it is not there.
 func (d *dev) metric(name string) float64 {
 	sum, found := 0.0, false
 	_, text := d.get(d.Metrics)
 	for line := range strings.Lines(text) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if plain, _, _ := strings.Cut(series, "{"); plain != name {
+		if plain, _, _ := strings.Cut(series, "{"); plain != name && series != name {
 			continue
 		}
 		if v, err := strconv.ParseFloat(value, 64); err == nil {

@@ -3,7 +3,6 @@ package e2e
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +32,7 @@ func TestQueueDiskFull(t *testing.T) {
 	fill(t, filler)
 	p.mustMixed(t, d, 400)
 	p.once(t, inbox, 30*time.Second)
-	wait(t, 10*time.Second, "the queue to find its disk full", func() bool { return strings.Contains(d.output.String(), syscall.ENOSPC.Error()) })
+	wait(t, 10*time.Second, "the queue to refuse for want of room", func() bool { return d.metric(`postrider_jobs_rung_total{result="full"}`) > 0 })
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
