@@ -261,6 +261,8 @@ func (d *Door) store(a *store.Accepted, results []Result) ([]Result, error) {
 	if len(a.Messages) > largeSubmission {
 		group = d.large
 		defer d.enter()()
+	} else {
+		d.pass()
 	}
 	if err := group.Do(a.Submission.Account, a, size(a)); err != nil {
 		if a.Claimed {
