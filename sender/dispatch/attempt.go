@@ -19,6 +19,7 @@ import (
 var (
 	errVoid     = errors.New("the claim on the message may be another's by now")
 	errLifeOver = errors.New("the message's life is over")
+	errUnsigned = errors.New("the domain's keys cannot be had")
 )
 
 // attempt makes one attempt at a message and has it recorded. The message stays in hand until the record is
@@ -35,22 +36,18 @@ func (d *Dispatcher) attempt(it *item) {
 		d.forget(it) // another instance may free our claims there, or has: nothing new is begun
 		return
 	}
-	if d.cfg.Shards.Map().Paused(JobDeliver, it.shard, it.m.Account) {
-		d.setAside(it)
-		return
-	}
-	if it.m.Crashes >= maxCrashes {
-		d.giveUp(it, fmt.Sprintf("the process ended %d times while it had this message in hand", it.m.Crashes))
-		return
-	}
-	if time.Now().After(it.m.Expires) {
-		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: errLifeOver.Error()}})
+	if d.untried(it) {
 		return
 	}
 	envelope, err := d.envelope(it)
 	if err != nil {
 		if errors.Is(err, shards.ErrUnavailable) || d.ctx.Err() != nil {
 			d.forget(it)
+			return
+		}
+		if errors.Is(err, errUnsigned) { // mail that should be signed never goes without: it waits until the operator has mended that
+			d.cfg.Log.Warn("message not signed", zap.Stringer("message", it.m.ID), zap.Error(err))
+			d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.7.0", Stage: "sign", Text: errUnsigned.Error()}})
 			return
 		}
 		d.cfg.Log.Error("message not composed", zap.Stringer("message", it.m.ID), zap.Error(err))
@@ -80,6 +77,21 @@ func (d *Dispatcher) attempt(it *item) {
 	d.record(it, out)
 }
 
+// untried deals with a message at which no attempt is to be made.
+func (d *Dispatcher) untried(it *item) bool {
+	switch {
+	case d.cfg.Shards.Map().Paused(JobDeliver, it.shard, it.m.Account):
+		d.setAside(it)
+	case it.m.Crashes >= maxCrashes:
+		d.giveUp(it, fmt.Sprintf("the process ended %d times while it had this message in hand", it.m.Crashes))
+	case time.Now().After(it.m.Expires):
+		d.record(it, sender.Outcome{Verdict: sender.OutcomeDeferred, Reply: sender.Reply{Enhanced: "4.4.7", Stage: "queue", Text: errLifeOver.Error()}})
+	default:
+		return false
+	}
+	return true
+}
+
 func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
 	if it.content == nil {
 		var err error
@@ -94,12 +106,32 @@ func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
 		it.body = nil
 	}
 	from := d.cfg.ReturnPath(it.m.Account, it.m.ID, it.content.ReturnPathDomain)
-	mail, err := compose.Message(compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: sender.Domain(it.content.From.Email)})
+	domain := sender.Domain(it.content.From.Email)
+	mail, err := compose.Message(compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: domain})
 	if err != nil {
 		return deliver.Envelope{}, err
 	}
-	return deliver.Envelope{From: from, To: it.m.Recipient.Email, Size: len(mail), SMTPUTF8: compose.NeedsSMTPUTF8(it.content, &it.m),
-		Data: compose.AppendDotStuffed(make([]byte, 0, len(mail)+len(mail)/64+16), mail)}, nil
+	data, err := d.sign(it, domain, mail)
+	if err != nil {
+		return deliver.Envelope{}, err
+	}
+	signed := len(data)
+	return deliver.Envelope{From: from, To: it.m.Recipient.Email, Size: signed + len(mail), SMTPUTF8: compose.NeedsSMTPUTF8(it.content, &it.m),
+		Data: compose.AppendDotStuffed(data, mail)}, nil
+}
+
+// sign begins the data of a mail with its signatures, with room for the mail. They are as old as the message, so that a retry
+// has the same.
+func (d *Dispatcher) sign(it *item, domain string, mail []byte) ([]byte, error) {
+	room := len(mail) + len(mail)/64 + 16
+	if d.cfg.Keys == nil {
+		return make([]byte, 0, room), nil
+	}
+	keys, err := d.cfg.Keys(d.ctx, it.m.Account, domain)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnsigned, err)
+	}
+	return compose.AppendSignatures(make([]byte, 0, room+len(keys)*1200), mail, keys, it.m.ID.Time())
 }
 
 // forget lets go of a message without an outcome. Its row still names us: the sweeper finds and frees it.

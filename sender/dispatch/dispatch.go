@@ -14,6 +14,7 @@ import (
 
 	"github.com/postrider/postrider/jobs"
 	"github.com/postrider/postrider/sender"
+	"github.com/postrider/postrider/sender/compose"
 	"github.com/postrider/postrider/sender/deliver"
 	"github.com/postrider/postrider/sender/ledger"
 	"github.com/postrider/postrider/sender/store"
@@ -29,6 +30,9 @@ type Config struct {
 	Queue   *jobs.Queue
 	// ReturnPath makes the MAIL FROM of a message; domain is the submission's own, empty for the platform's.
 	ReturnPath func(account int64, id sender.ID, domain string) string
+	// Keys are those that sign an account's mail from a domain; none for mail that goes unsigned. An error puts the mail off.
+	// Nil: no mail is signed.
+	Keys       func(ctx context.Context, account int64, domain string) ([]compose.Key, error)
 	Retry      []time.Duration // waits after each failed attempt; the last one repeats
 	PerDomain  int             // messages of one recipient domain under way at once; default 20
 	Waiting    int             // messages in hand that wait for one domain; default a tenth of Room
