@@ -3,6 +3,7 @@ package compose
 import (
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/postrider/postrider/sender"
@@ -37,6 +38,9 @@ func check(m Mail) error {
 			return brokenField("headers." + h.Name)
 		}
 	}
+	if err := checkUnsubscribe(m.Unsubscribe); err != nil {
+		return err
+	}
 	return checkFiles(c)
 }
 
@@ -68,18 +72,22 @@ func checkAddress(field string, a sender.Address) error {
 	return nil
 }
 
-// addressLike holds a part of a header against everything that could end it. It is not the address grammar,
-// which sender.CheckEmail held before: that one is too dear for a thousand recipients in each of their mails.
+// addressLike holds a part of a header against everything that could end it, or that a reader might take for an end. It
+// is not the address grammar, which sender.CheckEmail held before: that one is too dear for a thousand recipients in each
+// of their mails.
 func addressLike(s string) bool {
+	wide := false
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			wide = true
 		case c <= ' ', c == 0x7f:
 			return false
 		case c == '<', c == '>', c == '(', c == ')', c == '[', c == ']', c == ',', c == ';', c == ':', c == '\\', c == '"':
 			return false
 		}
 	}
-	return utf8.ValidString(s)
+	return !wide || utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // broken says that s holds what could end a header field.

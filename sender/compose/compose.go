@@ -8,6 +8,7 @@ package compose
 
 import (
 	"bytes"
+	"time"
 	"unicode/utf8"
 
 	"github.com/postrider/postrider/sender"
@@ -21,6 +22,12 @@ type Mail struct {
 	Message *sender.Message
 	// MessageIDDomain is the right side of the Message-ID; empty for the domain of From.
 	MessageIDDomain string
+	// SendAt is when the mail was to leave: its Date, unless the submission has one. Zero for the moment of accept.
+	SendAt time.Time
+	// Unsubscribe is written unless the submission has a List-Unsubscribe of its own; zero for none.
+	Unsubscribe Unsubscribe
+	// Feedback makes a Feedback-ID unless the submission has one; zero for none.
+	Feedback Feedback
 }
 
 // Message is the whole mail: every line ends in CRLF, no dot is stuffed.
@@ -87,7 +94,7 @@ func ascii(s string) bool {
 
 // headerSize guesses the header's length from above, so that one allocation holds the mail.
 func headerSize(m Mail) int {
-	n := 512 + 2*len(m.Content.Subject) + 2*len(m.Content.From.Name)
+	n := 512 + 2*len(m.Content.Subject) + 2*len(m.Content.From.Name) + len(m.Unsubscribe.URL) + len(m.Unsubscribe.Mailto)
 	for _, h := range m.Content.Headers {
 		n += len(h.Name) + len(h.Value) + 16
 	}

@@ -16,14 +16,14 @@ const dateLayout = "Mon, 02 Jan 2006 15:04:05 -0700"
 // what the submission says elsewhere, the others would be forged.
 var ownNames = [...]string{
 	"from", "to", "cc", "bcc", "subject", "date", "message-id", "mime-version", "received", "return-path",
-	"dkim-signature", "resent-bcc", "authentication-results",
+	"dkim-signature", "domainkey-signature", "resent-bcc", "authentication-results", "received-spf", "delivered-to",
 }
 
 // ownPrefixes are the first parts of such names. The x-mc- fields are instructions to the relay.
 var ownPrefixes = [...]string{"content-", "arc-", "x-mc-"}
 
 // onceNames may stand in a header once (RFC 5322 §3.6); large receivers refuse a mail with two.
-var onceNames = [...]string{"reply-to", "sender", "in-reply-to", "references", "list-unsubscribe", "list-unsubscribe-post"}
+var onceNames = [...]string{"reply-to", "sender", "in-reply-to", "references", "list-unsubscribe", "list-unsubscribe-post", "feedback-id"}
 
 // addressNames are the other fields that hold addresses, in which an encoded-word may stand only for a name.
 var addressNames = [...]string{
@@ -41,9 +41,9 @@ func appendHeader(b []byte, m Mail) []byte {
 	b = appendRecipients(f.end(), m)
 	f = begin(b, "Subject")
 	f.text(c.Subject)
-	b = appendMessageID(f.end(), m)
+	b, skip := appendIdentity(appendMessageID(f.end(), m), m)
 	for i, h := range c.Headers {
-		if own(h.Name) || again(c.Headers[:i], h.Name) {
+		if own(h.Name) || again(c.Headers[:i], h.Name) || is(h.Name, skip) {
 			continue
 		}
 		f = begin(b, h.Name)
@@ -101,14 +101,25 @@ func appendKind(b []byte, name string, all []sender.Recipient, kind sender.Kind)
 	return f.end()
 }
 
-// date is the client's if it gave one that can be read, else the moment of accept.
+// A submission's own Date is kept within these bounds around ours. Far from its arrival a mail is taken for spam.
+const (
+	oldestDate = 366 * 24 * time.Hour
+	aheadDate  = 24 * time.Hour
+)
+
+// date is the client's if it gave one that can be read and is not absurd, else the moment of accept, or for which
+// it was scheduled.
 func date(m Mail) time.Time {
+	ours := m.Message.ID.Time()
+	if m.SendAt.After(ours) {
+		ours = m.SendAt.UTC()
+	}
 	if s := header(m.Content.Headers, "Date"); s != "" {
-		if t, err := mail.ParseDate(s); err == nil && t.Year() >= 1900 { // RFC 5322 §3.3
+		if t, err := mail.ParseDate(s); err == nil && t.After(ours.Add(-oldestDate)) && t.Before(ours.Add(aheadDate)) {
 			return t
 		}
 	}
-	return m.Message.ID.Time()
+	return ours
 }
 
 func appendMessageID(b []byte, m Mail) []byte {

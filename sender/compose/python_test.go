@@ -5,10 +5,14 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"math/rand/v2"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postrider/postrider/sender"
 )
 
 // readInPython takes mails apart with the policy that reads modern mail, and answers what it saw.
@@ -36,14 +40,20 @@ for name, raw in json.load(sys.stdin).items():
 json.dump(out, sys.stdout)
 `
 
-// TestPythonReadsTheHardCases has a second parser, of other parents, read the same mails.
-func TestPythonReadsTheHardCases(t *testing.T) {
+// pythonSeen is what Python read, and what it found wrong.
+type pythonSeen struct {
+	seen
+	Defects []string
+}
+
+func pythonReads(t *testing.T, contents map[string]sender.Content) map[string]pythonSeen {
+	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("no python3 here")
 	}
 	mails := map[string]string{}
-	for name, c := range hardCases() {
+	for name, c := range contents {
 		mails[name] = base64.StdEncoding.EncodeToString(mustMessage(t, mailOf(c)))
 	}
 	in, err := json.Marshal(mails)
@@ -59,13 +69,19 @@ func TestPythonReadsTheHardCases(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, stderr.String())
 	}
-	var all map[string]struct {
-		seen
-		Defects []string
-	}
+	var all map[string]pythonSeen
 	if err := json.Unmarshal(out, &all); err != nil {
 		t.Fatal(err)
 	}
+	if len(all) != len(contents) {
+		t.Fatalf("read %d mails of %d", len(all), len(contents))
+	}
+	return all
+}
+
+// TestPythonReadsTheHardCases has a second parser, of other parents, read the same mails.
+func TestPythonReadsTheHardCases(t *testing.T) {
+	all := pythonReads(t, hardCases())
 	for name, c := range hardCases() {
 		t.Run(name, func(t *testing.T) {
 			got, want := all[name], expected(c)
@@ -81,4 +97,60 @@ func TestPythonReadsTheHardCases(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBothReadRandomMails has both parsers read mails of random mixes of hard pieces.
+func TestBothReadRandomMails(t *testing.T) {
+	contents := map[string]sender.Content{}
+	for seed := range uint64(250) {
+		contents[strconv.FormatUint(seed, 10)] = randomContent(rand.New(rand.NewPCG(seed, 10)))
+	}
+	for name, c := range contents { // even where there is no Python
+		compare(t, read(t, mustMessage(t, mailOf(c))), expected(c))
+		if t.Failed() {
+			t.Fatalf("seed %s", name)
+		}
+	}
+	all := pythonReads(t, contents)
+	for name, c := range contents {
+		got, want := all[name], expected(c)
+		want.Tree = ""
+		got.FromName, want.FromName = strings.ReplaceAll(got.FromName, " ", ""), strings.ReplaceAll(want.FromName, " ", "")
+		compare(t, got.seen, want)
+		if len(got.Defects) > 0 {
+			t.Errorf("defects: %s", strings.Join(got.Defects, "; "))
+		}
+		if t.Failed() {
+			t.Fatalf("seed %s:\n%s", name, mustMessage(t, mailOf(c)))
+		}
+	}
+}
+
+// randomContent leaves out of headers what Python's reader changes or drops by its own rules: controls, tabs, and
+// characters that show as nothing.
+func randomContent(rng *rand.Rand) sender.Content {
+	header := []string{"é", "漢字", "🎉", " ", "  ", "a", "word ", ":", ";", ",", "<", ">", "(", ")", "\"", "\\", "@", "=", "%0d%0a", "--=_", ".", "*", "'", "/", "_", "?", strings.Repeat("x", 1200), strings.Repeat("é", 70), strings.Repeat("y z ", 50)}
+	body := append([]string{"\n", "\r\n", "\r", "\n.\n", "\n..", "\nFrom x", "\t", "=", "=3D", "\x00", "\x7f", "\u2028", "\u0085", "\xff", "\n--=_", strings.Repeat("=", 80), strings.Repeat("é ", 600)}, header...)
+	some := func(pieces []string, most int) string {
+		var b strings.Builder
+		for range rng.IntN(most) {
+			b.WriteString(pieces[rng.IntN(len(pieces))])
+		}
+		return b.String()
+	}
+	c := sender.Content{From: sender.Address{Email: "a@example.com", Name: some(header, 9)}, Subject: some(header, 20),
+		AutoText: rng.IntN(4) == 0, AutoHTML: rng.IntN(4) == 0}
+	if rng.IntN(3) > 0 {
+		c.Text = some(body, 40)
+	}
+	if rng.IntN(3) > 0 {
+		c.HTML = some(body, 40)
+	}
+	for range rng.IntN(3) {
+		c.Attachments = append(c.Attachments, sender.Attachment{Type: "application/pdf", Name: "f" + some(header, 12), Content: []byte(some(body, 30))})
+	}
+	for range rng.IntN(3) {
+		c.Images = append(c.Images, sender.Attachment{Type: "image/png", Name: "f" + some(header, 12), Content: []byte(some(body, 30))})
+	}
+	return c
 }
