@@ -40,6 +40,7 @@ var rooms = map[string]room{
 	"sender/compose": {may: []string{"sender"}, never: pure},
 
 	"sender/compose/rsafast": {never: pure},
+	"sender/domains":         {may: []string{"sender", "sender/store", "sender/compose", "sender/compose/rsafast", "shards"}},
 
 	"sender/bounce":     {may: []string{"sender"}, never: pure},
 	"sender/deliver":    {may: []string{"sender"}},
@@ -48,7 +49,7 @@ var rooms = map[string]room{
 	"sender/track":      {may: []string{"sender", "sender/ledger", "shards"}, tests: []string{"sender/accept"}},
 	"webhooks":          {may: []string{"sender", "shards", "jobs"}},
 	"sender/relay":      {may: []string{"sender", "sender/accept", "sender/bounce", "sender/ledger", "sender/store", "shards"}},
-	"sender/api":        {may: []string{"sender", "sender/accept", "sender/store", "search", "webhooks", "shards"}},
+	"sender/api":        {may: []string{"sender", "sender/accept", "sender/store", "sender/domains", "search", "webhooks", "shards"}},
 	"sender/dispatch":   {may: []string{"sender", "sender/store", "sender/compose", "sender/deliver", "sender/ledger", "shards", "jobs"}, tests: []string{"sender/accept"}},
 	"sender/sandbox":    {},
 	"shards/localpg":    {},

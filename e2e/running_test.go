@@ -22,6 +22,7 @@ func TestRunning(t *testing.T) {
 		{"sdk", testSDK},
 		{"cli", testCLI},
 		{"schedule", testSchedule},
+		{"identity", testIdentity},
 	} {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()

@@ -123,6 +123,8 @@ type Content struct {
 	BccAddress string
 	// ReturnPathDomain is the domain of the return path; empty for the platform's own.
 	ReturnPathDomain string
+	// Unsubscribe adds List-Unsubscribe fields with a link of ours (RFC 8058), unless the headers have their own.
+	Unsubscribe bool
 	// Hidden says that the content must not be shown again (view_content_link false).
 	Hidden bool
 }
@@ -220,12 +222,13 @@ const (
 	EventExpired
 	EventCancelled
 	EventDead
+	EventUnsubscribed
 )
 
 // Name is the kind by its name outside.
 func (k EventKind) Name() string {
 	names := [...]string{EventDelivered: "delivered", EventDeferred: "deferred", EventBounced: "bounced", EventSoftBounced: "soft_bounced", EventSpam: "spam",
-		EventExpired: "expired", EventCancelled: "cancelled", EventDead: "dead"}
+		EventExpired: "expired", EventCancelled: "cancelled", EventDead: "dead", EventUnsubscribed: "unsubscribed"}
 	if k < EventDelivered || int(k) >= len(names) {
 		return "unknown"
 	}

@@ -22,9 +22,11 @@ import (
 	"github.com/postrider/postrider/sender/bounce"
 	"github.com/postrider/postrider/sender/deliver"
 	"github.com/postrider/postrider/sender/dispatch"
+	"github.com/postrider/postrider/sender/domains"
 	"github.com/postrider/postrider/sender/ledger"
 	"github.com/postrider/postrider/sender/relay"
 	"github.com/postrider/postrider/sender/store"
+	"github.com/postrider/postrider/sender/track"
 	"github.com/postrider/postrider/shards"
 )
 
@@ -49,6 +51,8 @@ type app struct {
 	api        *api.API
 	apiAddr    net.Listener
 	relay      *relay.Relay
+	linkKeys   *track.Keys
+	domains    *domains.Domains
 	metricAddr net.Listener
 	smtpAddr   net.Listener // nil when no address is set
 }
@@ -131,7 +135,7 @@ func (a *app) build() (err error) {
 		timeouts = deliver.Timeouts{Connect: 5 * time.Second, Greeting: c.Command.Duration, Command: c.Command.Duration, Data: c.Command.Duration,
 			Block: c.Command.Duration, Dot: 11 * time.Minute, Total: 12 * time.Minute}
 	}
-	a.deliver, err = deliver.New(deliver.Config{Hostname: a.cfg.Hostname, Route: c.Route, Resolver: c.Resolvers, AllowPrivate: c.AllowPrivate,
+	a.deliver, err = deliver.New(deliver.Config{Hostname: a.cfg.Hostname, Route: c.Route, Resolver: c.Resolvers, AllowPrivate: c.AllowPrivate, TrustAD: c.TrustAD,
 		PerSite: c.PerSite, Timeouts: timeouts, Log: a.log, Metrics: a.metrics})
 	if err != nil {
 		return err
@@ -141,18 +145,26 @@ func (a *app) build() (err error) {
 		retry[i] = r.Duration
 	}
 	key := bounce.Key(a.cfg.secret())
+	sending := a.cfg.sendingDomains(a.shards)
+	sending.Log, sending.Metrics = a.log, a.metrics
+	a.domains = domains.New(sending)
+	mayUse := a.domains.MaySend
+	if !a.cfg.VerifiedOnly {
+		mayUse = nil
+	}
 	a.dispatch = dispatch.New(dispatch.Config{Shards: a.shards, Store: st, Ledger: a.ledger, Deliver: a.deliver, Queue: a.queue,
 		Retry: retry, PerDomain: c.PerDomain, SweepEvery: c.Sweep.Duration, Log: a.log, Metrics: a.metrics,
-		ReturnPath: func(account int64, id sender.ID, domain string) string {
-			if domain == "" {
-				domain = a.cfg.ReturnPathDomain
-			}
-			return key.Encode(bounce.ReturnPath{Account: account, Message: id}) + "@" + domain
+		Unsubscribe: a.unsubscribeLink, Keys: a.domains.Keys, ReturnPath: func(account int64, id sender.ID, domain, own string) string {
+			return key.Encode(bounce.ReturnPath{Account: account, Message: id}) + "@" + a.returnPathDomain(account, domain, own)
 		}})
-	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, Life: c.Life.Duration, Share: c.Share, Burst: c.Burst, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,
+	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, MaySend: mayUse, Life: c.Life.Duration, Share: c.Share, Burst: c.Burst, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,
 		Drop: a.dispatch.Drop, Ring: a.dispatch.Ring, At: a.dispatch.At, Log: a.log, Metrics: a.metrics})
+	links, err := a.links(st)
+	if err != nil {
+		return err
+	}
 	a.relay = relay.New(relay.Config{Hostname: a.cfg.Hostname, Key: key, Store: st, Ledger: a.ledger, Log: a.log, Metrics: a.metrics})
-	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Ready: a.ready, Warn: a.warn, At: a.dispatch.At})
+	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Domains: a.domains, Ready: a.ready, Track: links, Warn: a.warn, At: a.dispatch.At})
 	return nil
 }
 
@@ -162,6 +174,20 @@ func (a *app) warn() []string {
 		return []string{"queue: " + err.Error()}
 	}
 	return nil
+}
+
+// returnPathDomain is where the bounces of mail from a domain go: where its submission says, where the domain's owner has
+// pointed a name at us (so that SPF passes for the From domain), or to the installation's own.
+func (a *app) returnPathDomain(account int64, domain, own string) string {
+	if own != "" {
+		return own
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if id, err := a.domains.Identity(ctx, account, domain); err == nil && id.ReturnPath != "" {
+		return id.ReturnPath
+	}
+	return a.cfg.ReturnPathDomain
 }
 
 // ready says whether a send can be accepted: at least one server must answer.
@@ -184,7 +210,7 @@ func (a *app) stages() []stage {
 		intake,
 		{{"accept", a.door.Run}},
 		{{"dispatch", a.dispatch.Run}},
-		{{"ledger", a.ledger.Run}, {"delivery", a.deliver.Run}},
+		{{"ledger", a.ledger.Run}, {"delivery", a.deliver.Run}, {"domains", a.domains.Run}},
 		{{"shards", a.shards.Run}, {"metrics", func(ctx context.Context) error { return serveMetrics(ctx, a.metricAddr, a.metrics, a.ready) }}},
 	}
 }

@@ -32,7 +32,9 @@ type config struct {
 	Metrics          string         `toml:"metrics"`
 	Hostname         string         `toml:"hostname"`
 	ReturnPathDomain string         `toml:"return_path_domain"`
-	Secret           string         `toml:"secret,omitempty"` // 64 hex digits: signs return paths
+	VerifiedOnly     bool           `toml:"verified_domains_only"` // an account sends only from domains that it has verified
+	PublicURL        string         `toml:"public_url,omitempty"`  // where recipients reach this API, for links in mail: https://… ; empty: no such links
+	Secret           string         `toml:"secret,omitempty"`      // 64 hex digits: signs return paths
 	SecretFile       string         `toml:"secret_file,omitempty"`
 	RetentionDays    int            `toml:"retention_days"`
 	Log              logConfig      `toml:"log"`
@@ -73,6 +75,7 @@ func (c queueConfig) login() jobs.Login {
 
 type deliveryConfig struct {
 	Route        string     `toml:"route,omitempty"`         // host:port that takes all mail; empty: MX look-ups
+	TrustAD      bool       `toml:"trust_ad,omitempty"`      // believe the DNSSEC verdict of resolvers that are not on this machine
 	AllowPrivate bool       `toml:"allow_private,omitempty"` // deliver to loopback and private addresses
 	Resolvers    []string   `toml:"resolvers,omitempty"`
 	PerSite      int        `toml:"connections_per_site"`
@@ -101,7 +104,7 @@ func defaults() config {
 		}
 		return out
 	}
-	return config{Shards: 64, HTTP: "127.0.0.1:8080", Metrics: "127.0.0.1:9090", RetentionDays: 90,
+	return config{Shards: 64, HTTP: "127.0.0.1:8080", Metrics: "127.0.0.1:9090", RetentionDays: 90, VerifiedOnly: true,
 		Log:   logConfig{Format: "json", Level: "info"},
 		Queue: queueConfig{},
 		Delivery: deliveryConfig{PerSite: 20, PerDomain: 20, Retry: minutes(1, 5, 15, 30, 60, 120, 240),
@@ -165,6 +168,8 @@ func (c *config) check(path string) error {
 		return wrong("delivery", "needs at least one retry, and retry, life, command_timeout and sweep of a second or more")
 	case c.Delivery.Share < 1 || c.Delivery.Burst < 1:
 		return wrong("delivery", "needs account_share and account_burst of 1 or more")
+	case c.PublicURL != "" && !strings.HasPrefix(c.PublicURL, "https://") && !strings.HasPrefix(c.PublicURL, "http://"):
+		return wrong("public_url", "must begin with https:// (or http://, where nobody is outside)")
 	case c.Log.Format != "json" && c.Log.Format != "console":
 		return wrong("log.format", "must be json or console")
 	}

@@ -33,7 +33,7 @@ func command() *cobra.Command {
 		return usageError{errors.New(err.Error() + " (see " + c.CommandPath() + " --help)")}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(devCommand(), serveCommand(), accountCommand(), keyCommand(), shardsCommand(), jobsCommand(), messagesCommand())
+	root.AddCommand(devCommand(), serveCommand(), accountCommand(), keyCommand(), shardsCommand(), jobsCommand(), messagesCommand(), domainCommand())
 	return root
 }
 

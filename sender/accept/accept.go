@@ -28,6 +28,8 @@ type Config struct {
 	// Share and Burst are how many messages a second, and at once, an account may send before the rest is bulk;
 	// DefaultShare and DefaultBurst if 0.
 	Share, Burst int
+	// MaySend says whether an account may send from a domain; nil: from any.
+	MaySend func(ctx context.Context, account int64, domain string) error
 	// Reserve asks the dispatcher of this process for room; with it, messages are born in its hands.
 	Reserve func(messages []sender.Message, bytes int) bool
 	// Hand gives the dispatcher what was stored, after the commit.
@@ -111,6 +113,11 @@ const manyRecipients = 10
 func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, error) {
 	if err := check(sub); err != nil {
 		return nil, err
+	}
+	if from := sub.Content.From.Email; from != "" && d.cfg.MaySend != nil {
+		if err := d.cfg.MaySend(ctx, sub.Account, sender.Domain(from)); err != nil {
+			return nil, err
+		}
 	}
 	if sub.IdempotencyKey != "" {
 		unlock, err := d.keys.lock(ctx, fmt.Sprint(sub.Account, " ", sub.IdempotencyKey))

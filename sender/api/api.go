@@ -18,19 +18,22 @@ import (
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/accept"
+	"github.com/postrider/postrider/sender/domains"
 	"github.com/postrider/postrider/sender/store"
 	"github.com/postrider/postrider/shards"
 )
 
 // Config is what the API needs.
 type Config struct {
-	Shards *shards.Shards
-	Store  *store.Store
-	Door   *accept.Door
-	Log    *zap.Logger
-	Ready  func() error                     // nil when a send can be accepted
-	Warn   func() []string                  // a line for each thing that is degraded though sends are accepted; may be nil
-	At     func(shard string, at time.Time) // says that a message was moved to a time
+	Shards  *shards.Shards
+	Store   *store.Store
+	Door    *accept.Door
+	Domains *domains.Domains
+	Log     *zap.Logger
+	Ready   func() error                     // nil when a send can be accepted
+	Track   http.Handler                     // answers under /u/, for links in mail; may be nil
+	Warn    func() []string                  // a line for each thing that is degraded though sends are accepted; may be nil
+	At      func(shard string, at time.Time) // says that a message was moved to a time
 }
 
 // The limits of a request.
@@ -83,6 +86,11 @@ func New(cfg Config) *API {
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", a.ready)
 	e.GET("/openapi.json", serveOpenAPI)
+	if cfg.Track != nil {
+		e.Any("/u/*", echo.WrapHandler(cfg.Track))
+	}
+	e.GET(domains.MailboxPath+":token", a.askDomain)
+	e.POST(domains.MailboxPath+":token", a.confirmDomain)
 	methods := a.methods()
 	for _, version := range []string{"1.0", "1.1", "1.2", "1.3", "1.4"} {
 		for name, m := range methods {
@@ -135,6 +143,21 @@ func (a *API) methods() map[string]method {
 		"messages/list-scheduled":   {a.listScheduled, read},
 		"messages/cancel-scheduled": {a.cancelScheduled, send},
 		"messages/reschedule":       {a.reschedule, send},
+
+		"senders/domains":       {a.sendersDomains, read},
+		"senders/add-domain":    {a.addDomain, nil},
+		"senders/check-domain":  {a.checkDomain, nil},
+		"senders/verify-domain": {a.verifyDomain, nil},
+
+		"rejects/add":       {a.rejectsAdd, nil},
+		"rejects/list":      {a.rejectsList, read},
+		"rejects/delete":    {a.rejectsDelete, nil},
+		"allowlists/add":    {a.allowlistsAdd, nil},
+		"allowlists/list":   {a.allowlistsList, read},
+		"allowlists/delete": {a.allowlistsDelete, nil},
+		"whitelists/add":    {a.allowlistsAdd, nil}, // their older names
+		"whitelists/list":   {a.allowlistsList, read},
+		"whitelists/delete": {a.allowlistsDelete, nil},
 	}
 }
 

@@ -76,7 +76,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("state %d is called %q", s, name)
 		}
 	}
-	for k := sender.EventDelivered; k <= sender.EventDead; k++ {
+	for k := sender.EventDelivered; k <= sender.EventUnsubscribed; k++ {
 		if eventNames[k] == "" || k.Name() == "unknown" {
 			t.Errorf("event %d has no name", k)
 		}

@@ -128,6 +128,8 @@ func (r *reader) mail(s *sender.Submission, m object, header http.Header) {
 const (
 	expiresHeader     = "Postrider-Expires-At"
 	mailExpiresHeader = "X-Postrider-Expires-At"
+	// A mailing asks for a link to unsubscribe with it.
+	mailUnsubscribeHeader = "X-Postrider-Unsubscribe"
 )
 
 // expires reads one place that says when the mail expires. Places that differ are refused: none is more right.
@@ -193,6 +195,8 @@ func (r *reader) headers(s *sender.Submission, m object) {
 			switch {
 			case strings.EqualFold(name, mailExpiresHeader):
 				r.expires(s, h.at(name), value)
+			case strings.EqualFold(name, mailUnsubscribeHeader):
+				r.keep(h.flag(name, &s.Content.Unsubscribe))
 			case one != nil:
 				s.Content.Headers = append(s.Content.Headers, sender.Header{Name: name, Value: value})
 			}

@@ -85,7 +85,7 @@ func decodeOurs(_ string, body []byte) (object, error) {
 // both, and the two times.
 var (
 	mailFields = [...]string{"from_email", "from_name", "to", "subject", "html", "text", "headers", "attachments", "images",
-		"send_at", "expires_at", "tags", "metadata", "recipient_metadata", "subaccount", "important", "bcc_address",
+		"send_at", "expires_at", "unsubscribe", "tags", "metadata", "recipient_metadata", "subaccount", "important", "bcc_address",
 		"preserve_recipients", "auto_text", "auto_html", "view_content_link", "return_path_domain", "signing_domain",
 		"track_opens", "track_clicks", "tracking_domain", "url_strip_qs", "google_analytics_domains", "google_analytics_campaign",
 		"merge", "merge_language", "merge_vars", "global_merge_vars", "inline_css"}
@@ -117,6 +117,7 @@ func readMail(body object, header http.Header) (*sender.Submission, error) {
 	r.keep(err)
 	s.ExpiresAt, err = body.instant("expires_at")
 	r.keep(err)
+	r.flag(&s.Content.Unsubscribe, body, "unsubscribe")
 	r.mail(s, body, header)
 	if s.Content.From.Email == "" {
 		r.keep(sender.Invalid("from_email", "is needed: the address that the mail comes from"))

@@ -105,9 +105,13 @@ func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
 		}
 		it.body = nil
 	}
-	from := d.cfg.ReturnPath(it.m.Account, it.m.ID, it.content.ReturnPathDomain)
 	domain := sender.Domain(it.content.From.Email)
-	mail, err := compose.Message(compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: domain})
+	from := d.cfg.ReturnPath(it.m.Account, it.m.ID, domain, it.content.ReturnPathDomain)
+	m := compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: domain}
+	if it.content.Unsubscribe && d.cfg.Unsubscribe != nil {
+		m.Unsubscribe.URL = d.cfg.Unsubscribe(it.m.Account, it.m.ID)
+	}
+	mail, err := compose.Message(m)
 	if err != nil {
 		return deliver.Envelope{}, err
 	}

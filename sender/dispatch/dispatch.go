@@ -28,8 +28,11 @@ type Config struct {
 	Ledger  *ledger.Ledger
 	Deliver *deliver.Client
 	Queue   *jobs.Queue
-	// ReturnPath makes the MAIL FROM of a message; domain is the submission's own, empty for the platform's.
-	ReturnPath func(account int64, id sender.ID, domain string) string
+	// ReturnPath makes the MAIL FROM of a message from a domain; own is what the submission wants it to be under, empty for
+	// the domain's choice.
+	ReturnPath func(account int64, id sender.ID, domain, own string) string
+	// Unsubscribe makes the link by which a message's recipient unsubscribes; empty for none. Nil: there are none.
+	Unsubscribe func(account int64, id sender.ID) string
 	// Keys are those that sign an account's mail from a domain; none for mail that goes unsigned. An error puts the mail off.
 	// Nil: no mail is signed.
 	Keys       func(ctx context.Context, account int64, domain string) ([]compose.Key, error)

@@ -74,7 +74,7 @@ func run(t *testing.T, part func(context.Context) error) (stop func()) {
 	return stop
 }
 
-func returnPath(_ int64, id sender.ID, _ string) string {
+func returnPath(_ int64, id sender.ID, _, _ string) string {
 	return "b." + id.String() + "@bounces.example.com"
 }
 

@@ -21,11 +21,11 @@ func TestPoison(t *testing.T) {
 	var broken atomic.Bool
 	broken.Store(true)
 	s := build(t, pg.New(t, 1).Shards, world(t), dispatch.Config{Retry: []time.Duration{50 * time.Millisecond},
-		ReturnPath: func(account int64, id sender.ID, domain string) string {
+		ReturnPath: func(account int64, id sender.ID, domain, own string) string {
 			if account == 1 && broken.Load() {
 				panic("a bad day")
 			}
-			return returnPath(account, id, domain)
+			return returnPath(account, id, domain, own)
 		}})
 	bad := s.send(t, "a@example.net")[0]
 	good := s.sendAs(t, 2, "b@example.net")[0]

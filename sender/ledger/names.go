@@ -15,6 +15,8 @@ func stateName(s sender.State) string {
 		return "soft-bounced"
 	case sender.Spam:
 		return "spam"
+	case sender.Unsubscribed:
+		return "unsubscribed"
 	case sender.Cancelled:
 		return "cancelled"
 	case sender.Expired:

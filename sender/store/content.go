@@ -40,13 +40,15 @@ const (
 	flagAutoHTML
 	flagPreserve
 	flagHidden
+	flagUnsubscribe
 )
 
 // EncodeContent is the stored form of a content.
 func EncodeContent(c *sender.Content) ([]byte, error) {
 	h := contentHead{FromEmail: c.From.Email, FromName: c.From.Name, Subject: c.Subject, Text: len(c.Text), HTML: len(c.HTML),
 		Headers: c.Headers, Recipients: c.Recipients, Bcc: c.BccAddress, ReturnPath: c.ReturnPathDomain, Attachments: len(c.Attachments)}
-	for flag, on := range map[int]bool{flagAutoText: c.AutoText, flagAutoHTML: c.AutoHTML, flagPreserve: c.PreserveRecipients, flagHidden: c.Hidden} {
+	for flag, on := range map[int]bool{flagAutoText: c.AutoText, flagAutoHTML: c.AutoHTML, flagPreserve: c.PreserveRecipients, flagHidden: c.Hidden,
+		flagUnsubscribe: c.Unsubscribe} {
 		if on {
 			h.Flags |= flag
 		}
@@ -102,7 +104,7 @@ func DecodeContent(b []byte) (*sender.Content, error) {
 	c := &sender.Content{From: sender.Address{Email: h.FromEmail, Name: h.FromName}, Subject: h.Subject,
 		Text: string(rest[:h.Text]), HTML: string(rest[h.Text : h.Text+h.HTML]),
 		AutoText: h.Flags&flagAutoText != 0, AutoHTML: h.Flags&flagAutoHTML != 0, PreserveRecipients: h.Flags&flagPreserve != 0,
-		Hidden: h.Flags&flagHidden != 0, Headers: h.Headers, Recipients: h.Recipients, BccAddress: h.Bcc, ReturnPathDomain: h.ReturnPath}
+		Hidden: h.Flags&flagHidden != 0, Unsubscribe: h.Flags&flagUnsubscribe != 0, Headers: h.Headers, Recipients: h.Recipients, BccAddress: h.Bcc, ReturnPathDomain: h.ReturnPath}
 	rest = rest[h.Text+h.HTML:]
 	for i, f := range h.Files {
 		file := sender.Attachment{Type: f.Type, Name: f.Name, Content: rest[:f.Size]}

@@ -25,7 +25,8 @@ type Accepted struct {
 }
 
 // acceptSQL stores submissions, messages and search rows in one statement. The do-not-send list is looked up
-// in the same breath: what it holds is born rejected. It may run twice: ids decide.
+// in the same breath: what it holds, and the allowlist does not, is born rejected. The allowlist and subaccounts
+// are looked at only for an address that is on the list. It may run twice: ids decide.
 const acceptSQL = `
 with s as (
   insert into @submissions (account_id, id, body)
@@ -34,9 +35,14 @@ u as materialized (
   select t.*, r.reason
   from unnest($4::int8[], $5::uuid[], $6::uuid[], $7::int2[], $8::int2[], $9::timestamptz[], $10::text[], $11::text[],
               $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[],
-              $20::int2[])
-    as t(a, id, sub, kind, held, expires, email, name, shown, sender, subject, tags, metadata, subaccount, send_at, traits)
-  left join @rejects r on r.account_id = t.a and r.email = lower(t.email) and (r.expires_at is null or r.expires_at > now())),
+              $20::int2[], $21::text[])
+    as t(a, id, sub, kind, held, expires, email, name, shown, sender, subject, tags, metadata, subaccount, send_at, traits, key)
+  left join lateral (
+    select reason from @rejects x
+    where x.account_id = t.a and x.email = t.key and (x.subaccount = '' or x.subaccount = t.subaccount)
+      and (x.expires_at is null or x.expires_at > now())
+      and not exists (select from @allowlist w where w.account_id = x.account_id and w.email = x.email)
+    limit 1) r on true),
 m as (
   insert into @messages (account_id, id, submission_id, state, attempt, kind, claimed_by, next_attempt_at, expires_at, email, name, shown, reason, send_at,
     class, perishable)
@@ -102,6 +108,7 @@ func encodeAccepted(p *shards.Params, items []*Accepted, me [16]byte) {
 	p.Times(n, func(i int) time.Time { return rows[i].in.Submission.SendAt })
 	p.UUID(me)
 	p.Int2s(n, func(i int) int16 { return traits(rows[i].m) })
+	p.Texts(n, func(i int) string { return ListKey(rows[i].m.Recipient.Email) })
 }
 
 // traits packs what is 0 for nearly every message: its class, and whether it is perishable.

@@ -86,9 +86,13 @@ type Claimed struct {
 	sender.Message
 	Body []byte
 	Size int
+	// Rejected says why the message must not be sent any more: its recipient came onto the do-not-send list after it
+	// was accepted. Empty when it may be.
+	Rejected sender.RejectReason
 }
 
-// Claim takes messages that are due in a shard and in nobody's hands, counting an attempt.
+// Claim takes messages that are due in a shard and in nobody's hands, counting an attempt. It looks at the do-not-send
+// list again: hours or days may have gone by since accept did.
 func (s *Store) Claim(ctx context.Context, shard string, take Take) ([]Claimed, error) {
 	var out []Claimed
 	err := s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
@@ -96,8 +100,10 @@ func (s *Store) Claim(ctx context.Context, shard string, take Take) ([]Claimed, 
 		if err != nil {
 			return err
 		}
-		out, err = pgx.CollectRows(rows, scanClaimed)
-		return err
+		if out, err = pgx.CollectRows(rows, scanClaimed); err != nil {
+			return err
+		}
+		return lookAgain(ctx, tx, out)
 	})
 	return out, err
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -24,7 +25,9 @@ type Fact struct {
 	Next    time.Time // of the next attempt; zero for none
 	At      time.Time
 	Reply   sender.Reply
-	// Reject puts this address on the account's do-not-send list, for RejectFor (0 for ever).
+	// Reject puts this address on the do-not-send list of the account, or of the message's subaccount if it has one,
+	// unless it is on the allowlist: for RejectFor, or if that is 0 for the usual life of the Reason. The Reason of a
+	// fact that leads to the state Rejected stays with the message.
 	Reject    string
 	Reason    sender.RejectReason
 	RejectFor time.Duration
@@ -40,19 +43,26 @@ with u as materialized (
     as t(a, id, state, kind, attempt, next, at, data, reject, reason, until, crashed)),
 m as (
   update @messages x set state = u.state, ver = x.ver + 1, seq = x.seq + 1, claimed_by = null, next_attempt_at = u.next,
-         reply = case when u.state = 5 then null else u.data end, crashes = x.crashes + u.crashed
+         reply = case when u.state = 5 then null else u.data end, crashes = x.crashes + u.crashed,
+         reason = case when u.state = 8 then u.reason else x.reason end
   from u where x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
     and case when u.attempt = 0 then x.state = 5 else x.claimed_by = $14::uuid and x.attempt = u.attempt end
   returning x.account_id, x.id, x.ver, x.seq, u.state, u.kind, u.attempt, u.at, u.data, u.reject, u.reason, u.until),
 s as (
   update @search x set state = m.state, ver = m.ver
-  from m where x.account_id = m.account_id and x.id = m.id and x.id between $12::uuid and $13::uuid),
+  from m where x.account_id = m.account_id and x.id = m.id and x.id between $12::uuid and $13::uuid
+  returning m.account_id, m.attempt, m.data, m.reject, m.reason, m.until, coalesce(x.subaccount, '') as subaccount),
 r as (
-  insert into @rejects as j (account_id, email, reason, detail, expires_at)
-  select distinct on (account_id, reject) account_id, reject, reason, data, until from m where reject <> ''
-  on conflict (account_id, email) do update set last_event_at = now(),
-    reason = case when j.expires_at <= excluded.expires_at then excluded.reason else j.reason end,
-    detail = case when j.expires_at <= excluded.expires_at then excluded.detail else j.detail end,
+  insert into @rejects as j (account_id, email, subaccount, reason, detail, source, expires_at)
+  select distinct on (account_id, reject, subaccount) account_id, reject, subaccount, reason, data,
+         case when reason = 'unsub' then 'link' when attempt = 0 then 'report' else 'smtp' end, until
+  from s where reject <> '' and not exists (select from @allowlist w where w.account_id = s.account_id and w.email = s.reject)
+  order by account_id, reject, subaccount, until desc nulls first
+  on conflict (account_id, email, subaccount) do update set last_event_at = now(),
+    created_at = case when j.expires_at <= now() then now() else j.created_at end,
+    reason = case when excluded.expires_at is null or j.expires_at <= excluded.expires_at then excluded.reason else j.reason end,
+    detail = case when excluded.expires_at is null or j.expires_at <= excluded.expires_at then excluded.detail else j.detail end,
+    source = case when excluded.expires_at is null or j.expires_at <= excluded.expires_at then excluded.source else j.source end,
     expires_at = case when j.expires_at is null or excluded.expires_at is null then null else greatest(j.expires_at, excluded.expires_at) end),
 o as (
   insert into @event_outbox (id, ids) select $15::uuid, array_agg(id) from m having count(*) > 0)
@@ -85,13 +95,10 @@ func encodeFacts(p *shards.Params, f []*Fact, me [16]byte) {
 	p.Times(n, func(i int) time.Time { return f[i].Next })
 	p.Times(n, func(i int) time.Time { return f[i].At })
 	p.Texts(n, func(i int) string { return encodeReply(f[i].Reply) })
-	p.Texts(n, func(i int) string { return strings.ToLower(f[i].Reject) })
+	p.Texts(n, func(i int) string { return ListKey(f[i].Reject) })
 	p.Texts(n, func(i int) string { return string(f[i].Reason) })
 	p.Times(n, func(i int) time.Time {
-		if f[i].RejectFor == 0 {
-			return time.Time{}
-		}
-		return f[i].At.Add(f[i].RejectFor)
+		return f[i].until()
 	})
 	p.UUID(low)
 	p.UUID(high)
@@ -103,6 +110,15 @@ func encodeFacts(p *shards.Params, f []*Fact, me [16]byte) {
 		}
 		return 0
 	})
+}
+
+// until is when the entry of the do-not-send list ends; zero for never.
+func (f *Fact) until() time.Time {
+	life := cmp.Or(f.RejectFor, RejectLife(f.Reason))
+	if life == 0 {
+		return time.Time{}
+	}
+	return f.At.Add(life)
 }
 
 // encodeReply is a reply as the events keep it: code, enhanced code, stage, host and text, by tabs. It is

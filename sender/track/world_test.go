@@ -151,7 +151,7 @@ func (w *world) record(o track.OptOut, done func(error)) {
 }
 
 // eventUnsubscribed is the kind that stands behind the others.
-const eventUnsubscribed = sender.EventDead + 1
+const eventUnsubscribed = sender.EventUnsubscribed
 
 func (w *world) send(t *testing.T, account int64, to string) accept.Result {
 	t.Helper()
