@@ -16,6 +16,7 @@ const (
 	KindUnknownMethod                          // no such call
 	KindUnknownMessage                         // no such message
 	KindUnknownSubaccount                      // no such subaccount
+	KindUnknownReject                          // no such entry of the do-not-send list
 	KindTooLarge                               // the body is over the limit
 	KindTooMany                                // too many calls
 	KindConflict                               // idempotency key used with another body

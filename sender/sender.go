@@ -159,6 +159,7 @@ type Message struct {
 	Recipient  Recipient
 	Attempt    int       // attempts begun so far
 	Expires    time.Time // no attempt after this
+	SendAt     time.Time // of scheduled mail
 	Perishable bool      // Expires is the customer's own: the mail is worth nothing later
 	Class      Class
 	Crashes    int // attempts that ended inside us: a panic, or the end of the process
@@ -223,12 +224,13 @@ const (
 	EventCancelled
 	EventDead
 	EventUnsubscribed
+	EventRejected // its recipient came onto the do-not-send list after it was accepted
 )
 
 // Name is the kind by its name outside.
 func (k EventKind) Name() string {
 	names := [...]string{EventDelivered: "delivered", EventDeferred: "deferred", EventBounced: "bounced", EventSoftBounced: "soft_bounced", EventSpam: "spam",
-		EventExpired: "expired", EventCancelled: "cancelled", EventDead: "dead", EventUnsubscribed: "unsubscribed"}
+		EventExpired: "expired", EventCancelled: "cancelled", EventDead: "dead", EventUnsubscribed: "unsubscribed", EventRejected: "rejected"}
 	if k < EventDelivered || int(k) >= len(names) {
 		return "unknown"
 	}

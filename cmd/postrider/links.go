@@ -3,15 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/store"
 	"github.com/postrider/postrider/sender/track"
 )
-
-// unsubscribed is how long an address stays on the do-not-send list that a recipient put there.
-const unsubscribed = 365 * 24 * time.Hour
 
 // links makes the handler behind the links in mail.
 func (a *app) links(st *store.Store) (*track.Tracker, error) {
@@ -29,7 +25,7 @@ func (a *app) links(st *store.Store) (*track.Tracker, error) {
 		},
 		Record: func(o track.OptOut, done func(error)) {
 			a.ledger.Record(&store.Fact{Account: o.Account, Message: o.Message, State: sender.Unsubscribed, Kind: sender.EventUnsubscribed, At: o.At,
-				Reply: sender.Reply{Stage: "report"}, Reject: o.Email, Reason: sender.ReasonUnsub, RejectFor: unsubscribed}, done)
+				Reply: sender.Reply{Stage: "report"}, Reject: o.Email, Reason: sender.ReasonUnsub}, done)
 		}}), nil
 }
 

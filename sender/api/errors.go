@@ -30,6 +30,7 @@ var errorTable = map[sender.ErrorKind]wireError{
 	sender.KindUnknownMethod:     {http.StatusNotFound, -1, "Unknown_Method"},
 	sender.KindUnknownMessage:    {http.StatusNotFound, 11, "Unknown_Message"},
 	sender.KindUnknownSubaccount: {http.StatusNotFound, 12, "Unknown_Subaccount"},
+	sender.KindUnknownReject:     {http.StatusNotFound, 4, "Invalid_Reject"},
 	sender.KindTooLarge:          {http.StatusRequestEntityTooLarge, -1, "ValidationError"},
 	sender.KindTooMany:           {http.StatusTooManyRequests, 429, "RequestLimitExceeded"},
 	sender.KindConflict:          {http.StatusConflict, -2, "ValidationError"},

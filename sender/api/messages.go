@@ -57,6 +57,7 @@ var stateNames = map[sender.State]string{
 var eventNames = map[sender.EventKind]string{
 	sender.EventDelivered: "sent", sender.EventDeferred: "deferral", sender.EventBounced: "bounced",
 	sender.EventSoftBounced: "soft-bounced", sender.EventSpam: "spam", sender.EventExpired: "soft-bounced", sender.EventCancelled: "cancelled", sender.EventDead: "soft-bounced", sender.EventUnsubscribed: "unsub",
+	sender.EventRejected: "rejected",
 }
 
 func wireMessage(f *store.Found) message {

@@ -123,7 +123,7 @@ func (a *API) rejectsDelete(ctx context.Context, c *call) (any, error) {
 }
 
 func unknownReject() *sender.Error {
-	return &sender.Error{Kind: sender.KindValidation, Message: "Email address is not in the rejection list and is not invalid"}
+	return &sender.Error{Kind: sender.KindUnknownReject, Message: "Email address is not in the rejection list and is not invalid"}
 }
 
 // listAddress reads the address that a call is about.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -107,7 +108,7 @@ func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
 	}
 	domain := sender.Domain(it.content.From.Email)
 	from := d.cfg.ReturnPath(it.m.Account, it.m.ID, domain, it.content.ReturnPathDomain)
-	m := compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: domain}
+	m := compose.Mail{Content: it.content, Message: &it.m, MessageIDDomain: domain, SendAt: it.m.SendAt}
 	if it.content.Unsubscribe && d.cfg.Unsubscribe != nil {
 		m.Unsubscribe.URL = d.cfg.Unsubscribe(it.m.Account, it.m.ID)
 	}
@@ -146,8 +147,12 @@ func (d *Dispatcher) forget(it *item) {
 	d.doubt(it.shard)
 }
 
-// hardBounceLife is how long a hard bounce keeps an address on the do-not-send list, as in Mandrill.
-const hardBounceLife = 7 * 24 * time.Hour
+// reject ends a message whose recipient came onto the do-not-send list after it was accepted.
+func (d *Dispatcher) reject(it *item, why sender.RejectReason) {
+	f := d.fact(it, sender.Reply{Stage: "queue", Text: "its recipient came onto the do-not-send list after it was accepted"})
+	f.State, f.Kind, f.Reason = sender.Rejected, sender.EventRejected, why
+	d.save(it, f)
+}
 
 // record turns an outcome into a fact: it decides when to try again.
 func (d *Dispatcher) record(it *item, out sender.Outcome) {
@@ -158,7 +163,7 @@ func (d *Dispatcher) record(it *item, out sender.Outcome) {
 	case sender.OutcomeBounced:
 		f.State, f.Kind = sender.Bounced, sender.EventBounced
 		if out.Suppress {
-			f.Reject, f.Reason, f.RejectFor = it.m.Recipient.Email, sender.ReasonHardBounce, hardBounceLife
+			f.Reject, f.Reason = it.m.Recipient.Email, sender.ReasonHardBounce
 		}
 	default:
 		d.putOff(it, f)
@@ -181,6 +186,9 @@ func (d *Dispatcher) putOff(it *item, f *store.Fact) {
 		f.State, f.Kind = sender.Expired, sender.EventExpired
 	default:
 		f.State, f.Kind = sender.SoftBounced, sender.EventSoftBounced
+		if r := f.Reply; r.Code != 0 && (strings.HasPrefix(r.Enhanced, "4.2.") || r.Enhanced == "5.2.2") { // the mailbox, not we
+			f.Reject, f.Reason = it.m.Recipient.Email, sender.ReasonSoftBounce
+		}
 	}
 }
 

@@ -49,7 +49,12 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) yield {
 	}
 	end := d.took(shard, take, claimed)
 	for i := range claimed {
-		d.begin(&item{m: claimed[i].Message, body: claimed[i].Body, size: claimed[i].Size, shard: shard, since: since})
+		it := &item{m: claimed[i].Message, body: claimed[i].Body, size: claimed[i].Size, shard: shard, since: since}
+		if why := claimed[i].Rejected; why != "" {
+			d.reject(it, why)
+			continue
+		}
+		d.begin(it)
 	}
 	return end
 }

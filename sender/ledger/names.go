@@ -13,6 +13,8 @@ func stateName(s sender.State) string {
 		return "bounced"
 	case sender.SoftBounced:
 		return "soft-bounced"
+	case sender.Rejected:
+		return "rejected"
 	case sender.Spam:
 		return "spam"
 	case sender.Unsubscribed:

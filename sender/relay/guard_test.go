@@ -230,12 +230,13 @@ func TestGreedy(t *testing.T) {
 	declared.say(t, fmt.Sprintf("MAIL FROM:<> SIZE=%d", maxReport+1), "552")
 }
 
-// TestBadMailbox holds to the do-not-send list only what speaks of the address.
-func TestBadMailbox(t *testing.T) {
-	for status, want := range map[string]bool{"5.1.1": true, "5.1.2": true, "5.1.3": true, "5.1.6": true, "5.1.10": true, "5.2.1": true,
-		"": false, "5.2.2": false, "5.7.1": false, "5.0.0": false, "4.1.1": false, "5.1.11": false, "5.1": false} {
-		if badMailbox(status) != want {
-			t.Errorf("%q: %v", status, !want)
+// TestFault holds against an address only what speaks of it.
+func TestFault(t *testing.T) {
+	const hard, soft = sender.ReasonHardBounce, sender.ReasonSoftBounce
+	for status, want := range map[string]sender.RejectReason{"5.1.1": hard, "5.1.2": hard, "5.1.3": hard, "5.1.6": hard, "5.1.10": hard, "5.2.1": hard,
+		"5.2.2": soft, "4.2.2": soft, "4.2.1": soft, "": "", "5.7.1": "", "5.0.0": "", "4.1.1": "", "4.4.7": "", "4.7.1": "", "4.20.1": "", "5.1.11": "", "5.1": ""} {
+		if got := fault(status); got != want {
+			t.Errorf("%q: %q, want %q", status, got, want)
 		}
 	}
 }

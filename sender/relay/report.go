@@ -30,11 +30,10 @@ func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
 		f.State, f.Kind = sender.Bounced, sender.EventBounced
 		if strings.HasPrefix(report.Status, "4") {
 			f.State, f.Kind = sender.SoftBounced, sender.EventSoftBounced
-		} else if badMailbox(report.Status) {
-			f.Reason, f.RejectFor = sender.ReasonHardBounce, hardBounceLife
 		}
+		f.Reason = fault(report.Status)
 	case bounce.Complaint:
-		f.State, f.Kind, f.Reason, f.RejectFor = sender.Spam, sender.EventSpam, sender.ReasonSpam, complaintLife
+		f.State, f.Kind, f.Reason = sender.Spam, sender.EventSpam, sender.ReasonSpam
 	default:
 		return nil // delayed, delivered, an answer by a machine, or nothing we know: no fact about the message
 	}
@@ -63,12 +62,17 @@ func (r *Relay) take(p bounce.ReturnPath, report bounce.Report) error {
 	}
 }
 
-// badMailbox says that a status speaks of the address itself (RFC 3463 §3.2, §3.3) and not of its content, our
-// reputation or the moment.
-func badMailbox(status string) bool {
+// fault is what a status says against the address itself (RFC 3463 §3.2, §3.3), and not against its content, our
+// reputation or the moment; empty for nothing.
+func fault(status string) sender.RejectReason {
 	switch status {
 	case "5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1":
-		return true
+		return sender.ReasonHardBounce
+	case "5.2.2":
+		return sender.ReasonSoftBounce
 	}
-	return false
+	if strings.HasPrefix(status, "4.2.") {
+		return sender.ReasonSoftBounce
+	}
+	return ""
 }

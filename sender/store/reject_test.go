@@ -140,7 +140,7 @@ func TestRejectedAtClaim(t *testing.T) {
 			t.Errorf("%s: rejected %q", c.Recipient.Email, c.Rejected)
 		}
 		if c.Rejected != "" {
-			f := &store.Fact{Account: 1, Message: c.ID, Attempt: c.Attempt, State: sender.Rejected, Kind: sender.EventBounced, At: time.Now(), Reason: c.Rejected}
+			f := &store.Fact{Account: 1, Message: c.ID, Attempt: c.Attempt, State: sender.Rejected, Kind: sender.EventRejected, At: time.Now(), Reason: c.Rejected}
 			record(t, e, st, f)
 			record(t, e, st, f)
 			if m, events, err := st.Info(ctx, 1, c.ID); err != nil || m.State != sender.Rejected || m.Reason != sender.ReasonCustom || len(events) != 1 {

@@ -47,7 +47,7 @@ due as (select * from prompt union all select * from bulk union all select * fro
 c as (
   update messages m set claimed_by = $1, state = 2, attempt = attempt + 1, next_attempt_at = now() + interval '1 hour'
   from due where m.account_id = due.account_id and m.id = due.id and m.claimed_by is null
-  returning m.account_id, m.id, m.submission_id, m.attempt, m.kind, m.email, m.name, m.shown, m.expires_at, m.perishable, m.class, m.crashes)
+  returning m.account_id, m.id, m.submission_id, m.attempt, m.kind, m.email, m.name, m.shown, m.expires_at, m.perishable, m.class, m.crashes, m.send_at)
 select c.*, coalesce(octet_length(s.body), 0), case when octet_length(s.body) <= 65536 then s.body end
 from c left join submissions s on s.account_id = c.account_id and s.id = c.submission_id`
 
@@ -112,9 +112,13 @@ func scanClaimed(r pgx.CollectableRow) (Claimed, error) {
 	c := Claimed{Message: sender.Message{State: sender.Sending}}
 	m := &c.Message
 	var shown *string
+	var sendAt *time.Time
 	err := r.Scan(&m.Account, (*[16]byte)(&m.ID), (*[16]byte)(&m.Submission), &m.Attempt, &m.Recipient.Kind, &m.Recipient.Email,
-		&m.Recipient.Name, &shown, &m.Expires, &m.Perishable, &m.Class, &m.Crashes, &c.Size, &c.Body)
+		&m.Recipient.Name, &shown, &m.Expires, &m.Perishable, &m.Class, &m.Crashes, &sendAt, &c.Size, &c.Body)
 	m.Recipient.Shown = decodeShown(shown)
+	if sendAt != nil {
+		m.SendAt = *sendAt
+	}
 	return c, err
 }
 

@@ -52,11 +52,16 @@ s as (
   update @search x set state = m.state, ver = m.ver
   from m where x.account_id = m.account_id and x.id = m.id and x.id between $12::uuid and $13::uuid
   returning m.account_id, m.attempt, m.data, m.reject, m.reason, m.until, coalesce(x.subaccount, '') as subaccount),
+w as ( -- a recipient's word counts whatever became of the message
+  select u.a as account_id, u.attempt, u.data, u.reject, u.reason, u.until, coalesce(x.subaccount, '') as subaccount
+  from u join @search x on x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
+  where u.state = 10 and not exists (select from m where m.account_id = u.a and m.id = u.id)),
 r as (
   insert into @rejects as j (account_id, email, subaccount, reason, detail, source, expires_at)
   select distinct on (account_id, reject, subaccount) account_id, reject, subaccount, reason, data,
          case when reason = 'unsub' then 'link' when attempt = 0 then 'report' else 'smtp' end, until
-  from s where reject <> '' and not exists (select from @allowlist w where w.account_id = s.account_id and w.email = s.reject)
+  from (select * from s union all select * from w) s
+  where reject <> '' and not exists (select from @allowlist a where a.account_id = s.account_id and a.email = s.reject)
   order by account_id, reject, subaccount, until desc nulls first
   on conflict (account_id, email, subaccount) do update set last_event_at = now(),
     created_at = case when j.expires_at <= now() then now() else j.created_at end,
