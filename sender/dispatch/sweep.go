@@ -40,6 +40,20 @@ func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
 
 const claimsInARow = 5
 
+// forgetRejects deletes what has long expired on the do-not-send lists. Those are small tables without partitions.
+func (d *Dispatcher) forgetRejects(ctx context.Context) {
+	before := time.Now().AddDate(-1, 0, 0)
+	for _, sh := range d.cfg.Shards.Map().Shards() {
+		for n := int64(store.ForgetAtOnce); n == store.ForgetAtOnce && ctx.Err() == nil; {
+			var err error
+			if n, err = d.cfg.Store.ForgetRejects(ctx, sh.Name, before); err != nil {
+				d.cfg.Log.Debug("expired do-not-send entries not deleted", zap.String("shard", sh.Name), zap.Error(err))
+				break
+			}
+		}
+	}
+}
+
 // bells publishes what was rung for, every 20 ms. While the queue is away this process hears its own bells by its clock.
 func (d *Dispatcher) bells(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -72,8 +86,9 @@ func (d *Dispatcher) bells(ctx context.Context) error {
 // sweep finds by their rows the messages that nobody rang for: those whose claim was never confirmed, and those that are
 // due and silent.
 func (d *Dispatcher) sweep(ctx context.Context) error {
-	tick := time.NewTicker(d.cfg.SweepEvery)
+	tick, daily := time.NewTicker(d.cfg.SweepEvery), time.NewTicker(24*time.Hour)
 	defer tick.Stop()
+	defer daily.Stop()
 	for {
 		d.freeLostClaims(ctx)
 		d.ringDue(ctx)
@@ -81,6 +96,8 @@ func (d *Dispatcher) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-daily.C:
+			d.forgetRejects(ctx)
 		}
 	}
 }

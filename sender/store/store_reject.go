@@ -172,7 +172,10 @@ func (s *Store) DeleteReject(ctx context.Context, account int64, email, subaccou
 	return s.changed(ctx, account, rejectDeleteSQL, account, ListKey(email), subaccount)
 }
 
-// ForgetRejects deletes up to 10,000 of a shard's entries that expired before a time, and says how many.
+// ForgetAtOnce is how many entries one call of ForgetRejects deletes at most.
+const ForgetAtOnce = 10_000
+
+// ForgetRejects deletes up to ForgetAtOnce of a shard's entries that expired before a time, and says how many.
 func (s *Store) ForgetRejects(ctx context.Context, shard string, before time.Time) (int64, error) {
 	var n int64
 	err := s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
