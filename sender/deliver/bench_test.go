@@ -147,3 +147,19 @@ func systemCalls() (n int) {
 	}
 	return n
 }
+
+// BenchmarkClassify sorts refusals: what a list full of bad addresses, and a block, cost.
+func BenchmarkClassify(b *testing.B) {
+	for name, r := range map[string]sender.Reply{
+		"recipient": {Code: 550, Enhanced: "5.1.1", Stage: "rcpt", Text: "<user@example.com>: Recipient address rejected: User unknown in virtual mailbox table"},
+		"policy":    {Code: 421, Enhanced: "4.7.0", Stage: "mail", Text: "[TSS04] Messages from 192.0.2.25 temporarily deferred due to unexpected volume or user complaints - 4.16.55.1"},
+		"content":   {Code: 550, Enhanced: "5.7.1", Stage: "dot", Text: "The user or domain that you are sending to (or from) has a policy that prohibited the mail that you sent."},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				classify(&r)
+			}
+		})
+	}
+}

@@ -2,87 +2,119 @@ package deliver
 
 import (
 	"bufio"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/postrider/postrider/sender"
 )
 
-// classified are replies as hosts really give them, and what they must mean: delivered, deferred, bounced, or
-// bounced and suppressed.
+// TestRepliesOfRealHosts reads testdata/replies.txt.
+func TestRepliesOfRealHosts(t *testing.T) {
+	data, err := os.ReadFile("testdata/replies.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, n := map[string]int{}, 0
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		want, rest, _ := strings.Cut(line, " ")
+		stage, said, _ := strings.Cut(rest, " ")
+		kept := parsed(t, stage, said)
+		got, verdict := classify(&kept)
+		if got.String() != want {
+			t.Errorf("%s at %s: %s, want %s", said, stage, got, want)
+		}
+		if verdict == sender.OutcomeBounced && (kept.Code/100 != 5 || beforeMail(stage)) {
+			t.Errorf("%s at %s: bounced", said, stage)
+		}
+		seen[want]++
+		n++
+	}
+	if n < 200 || len(seen) != 7 {
+		t.Errorf("only %d replies, %v", n, seen)
+	}
+}
+
+func parsed(t *testing.T, stage, said string) sender.Reply {
+	t.Helper()
+	var r reply
+	if err := r.read(bufio.NewReader(strings.NewReader(said + "\r\n"))); err != nil {
+		t.Fatalf("%s: %v", said, err)
+	}
+	return r.at(stage, "")
+}
+
+// classified are replies at the edges of the rules, and what they must mean.
 var classified = []struct{ stage, reply, expect string }{
-	{"dot", "250 2.0.0 Ok: queued as 4VZ", "delivered"},
-	{"dot", "250 OK id=1abc-0004-Xy", "delivered"},
-	{"dot", "251 2.1.5 will forward", "delivered"},
-	// The address is bad.
-	{"rcpt", "550-5.1.1 The email account that you tried to reach does not exist. Please try\r\n550 5.1.1 double-checking the recipient's email address", "suppressed"},
-	{"rcpt", "550 5.1.1 <spam@example.com>: Recipient address rejected: User unknown in virtual mailbox table", "suppressed"},
-	{"rcpt", "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", "suppressed"},
-	{"rcpt", "550 5.2.1 The email account that you tried to reach is disabled", "suppressed"},
-	{"rcpt", "553 5.1.3 bad destination mailbox address syntax", "suppressed"},
-	{"rcpt", "551 5.1.6 user has moved", "suppressed"},
-	{"rcpt", "550 5.1.2 bad destination system", "suppressed"},
-	{"rcpt", "556 5.1.10 recipient domain has null MX", "suppressed"},
-	{"rcpt", "550 No such user here", "suppressed"},
-	{"rcpt", "550 Requested action not taken: mailbox unavailable", "suppressed"},
+	{"rcpt", "550-5.1.1 The email account that you tried to reach does not exist. Please try\r\n550 5.1.1 double-checking the recipient's email address", "recipient"},
+	{"rcpt", "550 5.1.1 <spam@example.com>: Recipient address rejected: User unknown in virtual mailbox table", "recipient"},
+	{"rcpt", "550 5.1.1 <blocked.policy@relay.spamhaus.example>: Recipient address rejected: User unknown", "recipient"},
+	{"rcpt", "551 5.1.6 user has moved", "recipient"},
+	{"rcpt", "550 5.1.2 bad destination system", "recipient"},
+	{"rcpt", "556 5.1.10 recipient domain has null MX", "recipient"},
 	// It is not the address that is bad.
-	{"rcpt", "550 5.7.1 Service unavailable; client host [192.0.2.1] blocked using zen.spamhaus.org", "bounced"},
-	{"rcpt", "550 5.7.26 unauthenticated email from example.com is not accepted due to domain's DMARC policy", "bounced"},
-	{"rcpt", "550 5.7.515 Access denied, sending domain does not meet the required authentication level", "bounced"},
-	{"rcpt", "550 5.1.1 message refused: sender is on a blocklist", "bounced"},
-	{"rcpt", "550 blocked by our spam policy", "bounced"},
-	{"rcpt", "550 rejected: your reputation is poor", "bounced"},
-	{"rcpt", "550 192.0.2.1 is listed at rbl.example.net", "bounced"},
-	{"rcpt", "550 relay not permitted", "bounced"},
-	{"rcpt", "550 Sender verify failed", "bounced"},
-	{"rcpt", "553 5.1.8 sender address rejected: domain not found", "bounced"},
-	{"rcpt", "550 5.4.1 recipient address rejected: Access denied", "bounced"},
-	{"rcpt", "550 5.6.0 bad content", "bounced"},
-	{"rcpt", "550 5.1.0 address rejected", "bounced"},
-	{"rcpt", "554 5.1.1 no such user", "bounced"},
-	{"rcpt", "550 5.2.1 the user is receiving mail at a rate that prevents additional messages", "bounced"},
-	{"mail", "550 5.1.1 no such user", "bounced"},
-	{"mail", "530 5.7.0 must issue a STARTTLS command first", "bounced"},
-	{"data", "554 5.5.1 no valid recipients", "bounced"},
-	{"dot", "554 5.7.1 message looks like spam", "bounced"},
-	{"dot", "550 5.1.1 no such user", "bounced"},
-	{"dot", "552 5.3.4 message too big", "bounced"},
-	{"dot", "552 message size exceeds fixed limit", "bounced"},
-	{"rcpt", "552 5.3.4 message too big", "bounced"},
-	{"rcpt", "550 4.2.2 the first digit rules", "bounced"},
+	{"rcpt", "550 5.1.1 message refused: sender is on a blocklist", "policy"},
+	{"rcpt", "550 blocked by our spam policy", "content"},
+	{"rcpt", "550 rejected: your reputation is poor", "policy"},
+	{"rcpt", "550 192.0.2.1 is listed at rbl.example.net", "policy"},
+	{"rcpt", "550 5.6.0 bad content", "content"},
+	{"rcpt", "550 5.1.0 address rejected", "content"},
+	{"rcpt", "554 5.1.1 no such user", "content"},
+	{"rcpt", "550 5.4.4 no such user", "content"},
+	{"rcpt", "550 5.7.1 no such user", "content"},
+	{"mail", "550 5.1.1 no such user", "content"},
+	{"dot", "550 5.1.1 no such user", "content"},
+	{"dot", "554 5.7.1 message looks like spam", "content"},
+	{"rcpt", "550 4.1.1 no such user: the first digit of the code rules", "recipient"},
+	{"rcpt", "552 5.3.4 message too big", "content"},
+	{"rcpt", "550 4.2.2 the first digit rules", "soft"}, // as 5.2.2 would be
 	// It passes.
-	{"rcpt", "552 5.2.2 mailbox full", "deferred"},
-	{"rcpt", "550 5.2.2 over quota", "deferred"},
-	{"dot", "552 5.2.2 over quota", "deferred"},
-	{"rcpt", "550 mailbox is full", "deferred"},
-	{"rcpt", "550 user over quota", "deferred"},
-	{"dot", "554 user has exceeded the storage quota", "deferred"},
-	{"rcpt", "552 too many recipients", "deferred"},
-	{"rcpt", "452 4.5.3 too many recipients", "deferred"},
-	{"rcpt", "450 4.2.1 the user is receiving mail too quickly", "deferred"},
-	{"rcpt", "451 5.1.1 the first digit rules", "deferred"},
-	{"mail", "421 4.7.0 [TSS04] messages temporarily deferred due to unexpected volume", "deferred"},
-	{"dot", "421 4.7.28 unusual rate of unsolicited mail", "deferred"},
-	{"greeting", "554 5.7.1 no SMTP service here", "deferred"},
-	{"greeting", "550 5.1.1 what", "deferred"},
-	{"helo", "550 5.7.1 access denied", "deferred"},
-	{"starttls", "554 5.7.3 unable to initialize security subsystem", "deferred"},
+	{"rcpt", "550 mailbox is full", "soft"},
+	{"rcpt", "550 user over quota", "soft"},
+	{"dot", "554 user has exceeded the storage quota", "soft"},
+	{"rcpt", "552 too many recipients", "soft"},
+	{"rcpt", "451 5.1.1 the first digit rules", "soft"},
+	{"rcpt", "450 4.5.3 too many recipients", "soft"},
+	{"greeting", "550 5.1.1 what", "busy"},
+	{"helo", "550 5.7.1 access denied", "busy"},
+	{"starttls", "554 5.7.3 unable to initialize security subsystem", "busy"},
 }
 
 func TestClassification(t *testing.T) {
 	for _, c := range classified {
-		var r reply
-		if err := r.read(bufio.NewReader(strings.NewReader(c.reply + "\r\n"))); err != nil {
-			t.Fatal(err)
-		}
-		kept := r.at(c.stage, "")
-		verdict, suppress := classify(&kept)
-		got := map[sender.Verdict]string{sender.OutcomeDelivered: "delivered", sender.OutcomeDeferred: "deferred", sender.OutcomeBounced: "bounced"}[verdict]
-		if suppress {
-			got = map[bool]string{true: "suppressed", false: "suppressed without a bounce"}[got == "bounced"]
-		}
-		if got != c.expect {
+		kept := parsed(t, c.stage, c.reply)
+		if got, _ := classify(&kept); got.String() != c.expect {
 			t.Errorf("%s %q: %s, want %s", c.stage, c.reply, got, c.expect)
+		}
+	}
+}
+
+// TestEveryRuleIsNeeded takes the rows out one by one: a reply must then be taken for something else.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	data, err := os.ReadFile("testdata/replies.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[int]bool{}
+	try := func(stage, said string) {
+		kept := parsed(t, stage, said)
+		used[firstRow(&kept)] = true
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 3); len(f) == 3 && line[0] != '#' {
+			try(f[1], f[2])
+		}
+	}
+	for _, c := range classified {
+		try(c.stage, c.reply)
+	}
+	for i := range replies {
+		if !used[i] {
+			t.Errorf("row %d (%+v) decides about no reply of the tests", i, replies[i])
 		}
 	}
 }

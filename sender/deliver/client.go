@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"code.dny.dev/ssrf"
@@ -18,8 +19,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/idna"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/postrider/postrider/sender"
 )
 
 // Timeouts bound each stage of an attempt. The defaults are the floors of RFC 5321 §4.5.3.2 and should only be
@@ -40,13 +39,17 @@ type Config struct {
 	Route        string        // "host:port" that takes all mail, without MX look-ups; empty for the recipients' own hosts
 	Port         int           // where MX hosts listen; 25
 	Resolver     []string      // DNS servers as "host:port"; empty for those of /etc/resolv.conf
+	TrustAD      bool          // believe what Resolver says about signed DNS (DANE rests on it), even if it is not on this machine
 	AllowPrivate bool          // also connect to loopback, private and our own addresses that MX names lead to: for development only
 	Timeouts     Timeouts      //
-	PerSite      int           // connections to one site, which is a set of MX hosts; 20
+	Start        int           // connections to one site, which is a set of MX hosts, at first; 5, or PerSite with Route
+	PerSite      int           // and at most; 20
 	MaxConns     int           // connections to all sites; 1,000
 	Reuse        int           // messages over one connection; 1,000
+	Rules        []Rule        // other limits for some destinations
+	Sources      []Source      // addresses to send from; none for the system's choice
 	IdleClose    time.Duration // how long a connection may wait for its next message; 5 s, or 60 s with Route
-	TLS          *tls.Config   // for STARTTLS, with any certificate accepted; nil for Go's defaults
+	TLS          *tls.Config   // for STARTTLS, and RootCAs for MTA-STS; nil for Go's defaults
 	Log          *zap.Logger
 	Metrics      prometheus.Registerer
 }
@@ -58,24 +61,34 @@ type Envelope struct {
 	Data     []byte // 7-bit content (UTF-8 with SMTPUTF8), dot-stuffed, ending in CRLF.CRLF
 	Size     int    // bytes of content before dot-stuffing, for SIZE (RFC 1870)
 	SMTPUTF8 bool   // the header needs a host that knows RFC 6531
+	// RequireTLS keeps the message from going in the clear: without TLS at any host the outcome is deferred with 4.7.10.
+	// Any certificate is accepted, unless the domain's own policy (MTA-STS, DANE) asks for more.
+	RequireTLS bool
 	// Still is asked once more when the host has agreed to take the content: an error calls the attempt off before a byte
 	// of it is sent, and the outcome is deferred with that text. Nil asks nobody. It must not block.
 	Still func() error
+	Pool  string // the source addresses to send from; empty for the default ones
+	// Transcript asks for the dialogue also when the message is delivered; costs about 2 µs.
+	Transcript bool
 }
 
 // Client delivers messages. It is safe for concurrent use.
 type Client struct {
-	cfg     Config
-	dialer  net.Dialer
-	idna    *idna.Profile
-	tls     *tls.Config
-	clear   *hostMemory // hosts whose TLS failed lately
-	dns     *resolver   // nil with Route
-	fixed   *route      // nil without Route
-	guard   *ssrf.Guardian
-	own     map[netip.Addr]bool
-	pool    *pool
-	metrics *metrics
+	cfg         Config
+	dialer      net.Dialer
+	idna        *idna.Profile
+	tls         *tls.Config
+	clear       *hostMemory // hosts whose TLS failed lately
+	dns         *resolver   // nil with Route
+	fixed       *route      // nil without Route
+	guard       *ssrf.Guardian
+	own         map[netip.Addr]bool
+	pool        *pool
+	sources     *sourceSet
+	transcripts sync.Pool    // of *transcript
+	sts         *stsPolicies // nil with Route
+	reports     *tlsReports
+	metrics     *metrics
 }
 
 // New checks the configuration and makes a client. It connects to nothing.
@@ -91,18 +104,24 @@ func New(cfg Config) (*Client, error) {
 		tls:    clientTLS(cfg.TLS),
 		clear:  newHostMemory(),
 		guard:  ssrf.New(ssrf.WithAnyPort()),
-		pool:   newPool(cfg.PerSite, cfg.MaxConns, cfg.IdleClose),
+	}
+	var err error
+	if c.reports, err = newTLSReports(cfg.Metrics); err != nil {
+		return nil, fmt.Errorf("delivery: %w", err)
+	}
+	c.transcripts.New = func() any { return &transcript{} }
+	if err := c.shape(); err != nil {
+		return nil, fmt.Errorf("delivery: %w", err)
 	}
 	if cfg.Route != "" {
 		c.fixed = fixedRoute(cfg.Route)
 	} else {
-		var err error
-		if c.dns, err = newResolver(cfg.Resolver); err != nil {
+		if c.dns, err = newResolver(cfg.Resolver, cfg.TrustAD); err != nil {
 			return nil, fmt.Errorf("delivery: %w", err)
 		}
 		c.own = ownAddresses()
+		c.sts = newSTSPolicies(c.dns, newSTSFetcher(c, c.tls.RootCAs), c.reports, cfg.Log)
 	}
-	var err error
 	if c.metrics, err = newMetrics(cfg.Metrics, c.pool); err != nil {
 		return nil, fmt.Errorf("delivery: %w", err)
 	}
@@ -122,11 +141,23 @@ func (cfg *Config) check() error {
 		return fmt.Errorf("port %d is not between 1 and 65535", cfg.Port)
 	}
 	t := &cfg.Timeouts
-	if min(cfg.PerSite, cfg.MaxConns, cfg.Reuse) < 0 ||
+	if min(cfg.Start, cfg.PerSite, cfg.MaxConns, cfg.Reuse) < 0 ||
 		min(cfg.IdleClose, t.Connect, t.Greeting, t.Command, t.Data, t.Block, t.Dot, t.Total) < 0 {
 		return errors.New("limits and times cannot be negative")
 	}
 	return nil
+}
+
+// shape makes what decides how much mail goes where, and from where.
+func (c *Client) shape() error {
+	usual := limits{start: c.cfg.Start, most: c.cfg.PerSite, reuse: c.cfg.Reuse, proved: c.cfg.Route != ""}
+	rules, err := newRules(c.cfg.Rules, usual)
+	if err != nil {
+		return err
+	}
+	c.pool = newPool(c.cfg.MaxConns, c.cfg.IdleClose, rules)
+	c.sources, err = newSources(c.cfg.Sources, c.cfg.Hostname, time.Now())
+	return err
 }
 
 func (cfg *Config) setDefaults() {
@@ -151,14 +182,25 @@ func (cfg *Config) setDefaults() {
 			*n.v = n.to
 		}
 	}
+	if cfg.Start == 0 && cfg.Route != "" {
+		cfg.Start = cfg.PerSite
+	} else if cfg.Start == 0 {
+		cfg.Start = 5
+	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
 }
 
 // Run closes connections that have been idle for too long, until ctx ends. Then it closes all idle ones, and those
-// in use as soon as their attempts end. Attempts under way are ended by their own contexts.
+// in use as soon as their attempts end. Attempts under way are ended by their own contexts. It also renews MTA-STS
+// policies.
 func (c *Client) Run(ctx context.Context) error {
+	if c.sts != nil {
+		var renewal sync.WaitGroup
+		renewal.Go(func() { c.sts.run(ctx) })
+		defer renewal.Wait()
+	}
 	tick := time.NewTicker(min(max(c.cfg.IdleClose/4, 10*time.Millisecond), time.Second))
 	defer tick.Stop()
 	for {
@@ -183,49 +225,6 @@ func quit(sessions []*session) {
 		g.Go(func() error { s.quit(); return nil })
 	}
 	_ = g.Wait() // the only error is nil
-}
-
-// Deliver makes one attempt. When ctx ends, its connection is closed at once and the outcome is deferred; Unknown
-// then says that the message may have arrived. Whatever the remote side does, it is back within Timeouts.Total and
-// the 20 s that a DNS look-up may take.
-func (c *Client) Deliver(ctx context.Context, e Envelope) sender.Outcome {
-	start := time.Now()
-	out := c.deliver(ctx, &e, start.Add(c.cfg.Timeouts.Total)).Outcome
-	out.Took = time.Since(start)
-	c.metrics.attempt(&out)
-	return out
-}
-
-func (c *Client) deliver(ctx context.Context, e *Envelope, until time.Time) result {
-	if ctx.Err() != nil {
-		return cancelled("connect")
-	}
-	domain, bad := c.prepare(e)
-	if bad.is() {
-		return bad
-	}
-	rt, bad := c.route(ctx, domain)
-	if bad.is() {
-		return bad
-	}
-	st, err := c.pool.enter(ctx, rt.site, until)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		return cancelled("connect")
-	case err != nil:
-		return problem("connect", "4.4.5", "no connection came free in time: the site takes mail more slowly than it is sent")
-	}
-	defer c.pool.leave(st)
-	if s := c.pool.take(st); s != nil {
-		s.begin(ctx, until)
-		r := c.send(s, st, e)
-		if !r.early {
-			c.metrics.reused.Inc()
-			return r
-		}
-		c.metrics.stale.Inc() // closed while it waited: no fault of the message, so not an attempt
-	}
-	return c.sendFresh(ctx, rt, st, e, until)
 }
 
 // prepare makes the addresses fit for the wire and returns the recipient's domain in ASCII (RFC 5891 §4.4).
@@ -255,87 +254,6 @@ func (c *Client) prepare(e *Envelope) (domain string, bad result) {
 	}
 	e.SMTPUTF8 = e.SMTPUTF8 || !ascii(e.To) || !ascii(e.From)
 	return domain, result{}
-}
-
-// sendFresh tries the hosts of a route in turn, until one takes the message or refuses it.
-func (c *Client) sendFresh(ctx context.Context, rt *route, st *site, e *Envelope, until time.Time) result {
-	w := c.walk(rt)
-	for {
-		switch {
-		case ctx.Err() != nil:
-			return cancelled("connect")
-		case !time.Now().Before(until):
-			return w.outOfTime()
-		}
-		t, ok := w.next(ctx)
-		if !ok {
-			return w.outcome()
-		}
-		s, r := c.open(ctx, t, until)
-		if s != nil {
-			r = c.send(s, st, e)
-		}
-		if !r.early {
-			return r
-		}
-		w.tried(r)
-	}
-}
-
-// send makes the transaction on a connection, and keeps the connection if it is still good.
-func (c *Client) send(s *session, st *site, e *Envelope) result {
-	r := s.transact(e)
-	switch alive := s.end(); {
-	case !alive || r.broken || s.br.Buffered() > 0: // bytes that nobody asked for: never take them for an answer
-		c.pool.drop(s)
-	case s.used >= c.cfg.Reuse:
-		s.quit()
-		c.pool.drop(s)
-	default:
-		c.pool.put(st, s)
-	}
-	return r
-}
-
-// open connects and says hello, with TLS if the host offers it. If TLS fails, the same host is asked
-// again in the clear (RFC 7435: opportunistic), and for an hour not asked for TLS again.
-func (c *Client) open(ctx context.Context, t target, until time.Time) (*session, result) {
-	secure := !c.clear.has(t.host)
-	s, r := c.connect(ctx, t, until, secure)
-	if r.tlsFailed && ctx.Err() == nil && time.Now().Before(until) { // not cut off by us
-		c.cfg.Log.Debug("TLS failed, going on in the clear", zap.String("host", t.host), zap.String("reason", r.Reply.Text))
-		c.clear.add(t.host)
-		s, r = c.connect(ctx, t, until, false)
-	}
-	if s == nil {
-		c.cfg.Log.Debug("connection failed", zap.String("host", t.host), zap.String("stage", r.Reply.Stage),
-			zap.Int("code", r.Reply.Code), zap.String("reason", r.Reply.Text))
-		c.metrics.failed.Inc()
-		return nil, r
-	}
-	c.metrics.fresh.Inc()
-	return s, result{}
-}
-
-func (c *Client) connect(ctx context.Context, t target, until time.Time, secure bool) (*session, result) {
-	quit(c.pool.grow())
-	d := c.dialer
-	d.Deadline = until
-	conn, err := d.DialContext(ctx, "tcp", t.addr)
-	if err != nil {
-		c.pool.shrink()
-		r := problem("connect", "4.4.1", "cannot connect to "+t.addr+": "+reason(err))
-		r.Reply.Host, r.early, r.broken = t.host, true, true
-		return nil, r
-	}
-	s := newSession(conn, t.host, &c.cfg)
-	s.begin(ctx, until)
-	if r := s.greet(c.tls, secure); r.is() {
-		s.end()
-		c.pool.drop(s)
-		return nil, r
-	}
-	return s, result{}
 }
 
 // wireSafe says that a string cannot break out of the <> of a command, or of its line.

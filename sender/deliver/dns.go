@@ -22,9 +22,11 @@ const (
 	queryTries  = 2
 	lookupTime  = 20 * time.Second // a whole look-up, with tries, TCP and aliases
 	maxAliases  = 8
-	maxAnswers  = 10_000 // kept in memory
-	maxMX       = 100    // of one domain
-	maxAddrs    = 16     // of one host and family
+	maxAnswers  = 10_000   // kept in memory
+	maxMX       = 100      // of one domain
+	maxAddrs    = 16       // of one host and family
+	maxRecords  = 32       // TXT or TLSA of one name
+	maxTLSA     = 16 << 10 // hex digits of all TLSA records of one name
 	ttlLeast    = 5 * time.Second
 	ttlMost     = time.Hour
 	ttlNegative = time.Minute
@@ -47,7 +49,11 @@ type answer struct {
 	why     string // with noAnswer
 	addrs   []netip.Addr
 	hosts   []mx
+	texts   []string
+	tlsa    []*dns.TLSA
 	route   *route // over the hosts, or without any to the domain itself; of MX look-ups only
+	name    string // the last one that aliases lead to, lower case, without the dot at the end
+	signed  bool   // a resolver that we trust has checked the signatures (DNSSEC) of all of it
 	expires time.Time
 }
 
@@ -59,6 +65,7 @@ type question struct {
 // resolver asks recursive DNS servers and keeps what they say for as long as they allow.
 type resolver struct {
 	servers  []string
+	trusted  []bool // by server: its word on signatures (the AD bit, RFC 6840 §5.8) counts
 	udp, tcp *dns.Client
 	flight   singleflight.Group // one query at a time for a name
 
@@ -66,7 +73,9 @@ type resolver struct {
 	cache map[question]*answer
 }
 
-func newResolver(servers []string) (*resolver, error) {
+// newResolver asks these servers, or those of /etc/resolv.conf. A server's AD bit is believed if it is on this machine,
+// so that nobody can set the bit on the way, or if the operator says so (RFC 7672 §2.1).
+func newResolver(servers []string, trustAD bool) (*resolver, error) {
 	if len(servers) == 0 {
 		conf, err := dns.ClientConfigFromFile("/etc/resolv.conf")
 		if err != nil {
@@ -79,12 +88,16 @@ func newResolver(servers []string) (*resolver, error) {
 	if len(servers) == 0 {
 		return nil, errors.New("no DNS servers: set resolver, or add a nameserver to /etc/resolv.conf")
 	}
-	for _, s := range servers {
-		if _, _, err := net.SplitHostPort(s); err != nil {
+	trusted := make([]bool, len(servers))
+	for i, s := range servers {
+		host, _, err := net.SplitHostPort(s)
+		if err != nil {
 			return nil, fmt.Errorf("resolver %q must be host:port", s)
 		}
+		addr, err := netip.ParseAddr(host)
+		trusted[i] = trustAD || err == nil && addr.IsLoopback()
 	}
-	return &resolver{servers: servers, cache: map[question]*answer{},
+	return &resolver{servers: servers, trusted: trusted, cache: map[question]*answer{},
 		udp: &dns.Client{Net: "udp", Timeout: queryTime, UDPSize: udpSize},
 		tcp: &dns.Client{Net: "tcp", Timeout: queryTime}}, nil
 }
@@ -142,12 +155,13 @@ func (r *resolver) keep(q question, a *answer) {
 
 // resolve asks, and asks on where an alias leads out of the answer.
 func (r *resolver) resolve(ctx context.Context, name string, kind uint16) *answer {
-	target, ttl := dns.Fqdn(name), ttlMost
+	target, ttl, signed := dns.Fqdn(name), ttlMost, true
 	for aliases := 0; aliases <= maxAliases; {
 		msg, err := r.ask(ctx, target, kind)
 		if err != nil {
 			return &answer{finding: noAnswer, why: err.Error(), expires: time.Now().Add(ttlLeast)}
 		}
+		signed = signed && msg.AuthenticatedData
 		var hops int
 		target, hops, ttl = follow(msg, target, ttl)
 		aliases += hops
@@ -155,8 +169,10 @@ func (r *resolver) resolve(ctx context.Context, name string, kind uint16) *answe
 			break
 		}
 		if a := read(msg, target, kind, ttl); a.finding != noData || hops == 0 || authority(msg) {
+			a.name, a.signed = strings.ToLower(strings.TrimSuffix(target, ".")), signed
 			if kind == dns.TypeMX && a.finding != noDomain {
 				a.route = newRoute(name, a.hosts)
+				a.route.signed = signed
 			}
 			return a
 		}
@@ -190,7 +206,7 @@ func authority(msg *dns.Msg) bool {
 
 // read takes the records of the target from an answer.
 func read(msg *dns.Msg, target string, kind uint16, ttl time.Duration) *answer {
-	a := &answer{}
+	a, digits := &answer{}, 0
 	for _, rr := range msg.Answer {
 		h := rr.Header()
 		if h.Rrtype != kind || !strings.EqualFold(h.Name, target) {
@@ -205,11 +221,19 @@ func read(msg *dns.Msg, target string, kind uint16, ttl time.Duration) *answer {
 			a.add(rr.A)
 		case *dns.AAAA:
 			a.add(rr.AAAA)
+		case *dns.TXT:
+			if len(a.texts) < maxRecords {
+				a.texts = append(a.texts, strings.Join(rr.Txt, ""))
+			}
+		case *dns.TLSA:
+			if digits += len(rr.Certificate); len(a.tlsa) < maxRecords && digits <= maxTLSA {
+				a.tlsa = append(a.tlsa, rr)
+			}
 		}
 		ttl = min(ttl, seconds(h.Ttl))
 	}
 	switch {
-	case len(a.hosts) > 0 || len(a.addrs) > 0:
+	case len(a.hosts)+len(a.addrs)+len(a.texts)+len(a.tlsa) > 0:
 		a.finding, ttl = found, max(ttl, ttlLeast)
 	case msg.Rcode == dns.RcodeNameError:
 		a.finding, ttl = noDomain, ttlNegative
@@ -233,9 +257,11 @@ func (r *resolver) ask(ctx context.Context, name string, kind uint16) (*dns.Msg,
 	m := new(dns.Msg)
 	m.SetQuestion(name, kind)
 	m.SetEdns0(udpSize, false)
+	m.AuthenticatedData = true // tell us whether it is signed: RFC 6840 §5.7
 	var last error
 	for try := range queryTries {
-		server := r.servers[try%len(r.servers)]
+		i := try % len(r.servers)
+		server := r.servers[i]
 		m.Id = dns.Id()
 		got, _, err := r.udp.ExchangeContext(ctx, m, server)
 		if err == nil && got.Truncated {
@@ -247,6 +273,7 @@ func (r *resolver) ask(ctx context.Context, name string, kind uint16) (*dns.Msg,
 		case len(got.Question) != 1 || got.Question[0].Qtype != kind || !strings.EqualFold(got.Question[0].Name, name):
 			last = errors.New("DNS server answered another question")
 		case got.Rcode == dns.RcodeSuccess || got.Rcode == dns.RcodeNameError:
+			got.AuthenticatedData = got.AuthenticatedData && r.trusted[i]
 			return got, nil
 		default:
 			last = errors.New("DNS server answered " + dns.RcodeToString[got.Rcode])

@@ -111,7 +111,8 @@ func TestRunClosesEverythingAtTheEnd(t *testing.T) {
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(ctx) }()
 	// Two connections: one idle at the end, one in use.
-	st, err := c.pool.enter(t.Context(), h.addr, time.Now().Add(time.Second))
+	key := siteKey{h.addr, c.sources.pools[""][0], nil}
+	st, v, err := c.pool.enter(t.Context(), key, "example.com", time.Now().Add(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,7 @@ func TestRunClosesEverythingAtTheEnd(t *testing.T) {
 	<-started
 	e := letter("a@example.com")
 	want(t, c.send(s, st, &e).Outcome, "delivered 250 2.0.0 dot")
-	c.pool.leave(st)
+	c.pool.leave(st, v, well, nil)
 	cancel()
 	if err := <-ran; err != nil {
 		t.Fatal(err)
@@ -171,10 +172,11 @@ func TestWaitersGiveUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	want(t, c.Deliver(ctx, letter("b@example.com")), "deferred - 4.3.2 connect")
-	if _, err := c.pool.enter(ctx, h.addr, time.Now().Add(time.Minute)); !errors.Is(err, context.Canceled) {
+	key := siteKey{h.addr, c.sources.pools[""][0], nil}
+	if _, _, err := c.pool.enter(ctx, key, "example.com", time.Now().Add(time.Minute)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled waiter got %v", err)
 	}
-	want(t, c.deliver(t.Context(), &Envelope{To: "b@example.com", Data: []byte(text)}, time.Now().Add(20*time.Millisecond)).Outcome,
+	want(t, c.deliver(t.Context(), &Envelope{To: "b@example.com", Data: []byte(text)}, &transcript{}, time.Now().Add(20*time.Millisecond)).Outcome,
 		"deferred - 4.4.5 connect")
 	close(release)
 	want(t, <-first, "delivered 250 2.0.0 dot")

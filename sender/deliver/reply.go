@@ -121,6 +121,11 @@ func cleanText(s, enhanced string) string {
 	if len(s) <= maxText && plain(s) {
 		return s
 	}
+	return escape(s, maxText)
+}
+
+// escape writes what is not safe to show by its number, a line end as a space, and no more than most bytes.
+func escape(s string, most int) string {
 	var b strings.Builder
 	for _, r := range s { // an invalid byte comes as U+FFFD
 		var piece string
@@ -134,7 +139,7 @@ func cleanText(s, enhanced string) string {
 		default:
 			piece = string(r)
 		}
-		if b.Len()+len(piece) > maxText {
+		if b.Len()+len(piece) > most {
 			break
 		}
 		b.WriteString(piece)

@@ -36,12 +36,18 @@ type route struct {
 	site  string // the set of hosts, as a name
 	hosts []mx
 	fixed []target // with Config.Route: no look-ups
+	demand
 }
 
 // target is one address of a host.
 type target struct {
 	host string
-	addr string // address:port, or name:port with Config.Route
+	addr string  // address:port, or name:port with Config.Route
+	from *source // the address to come from; nil for the system's choice
+	log  *transcript
+	// signed is the host's own name after aliases, if its addresses come from signed DNS; else empty.
+	signed string
+	asks   *demand // what the message that goes there asks of TLS; nil for nothing
 }
 
 // newRoute is the route over MX hosts; without any, the domain's own host takes its mail (RFC 5321 §5.1).
@@ -93,7 +99,10 @@ func (c *Client) route(ctx context.Context, domain string) (*route, result) {
 // walk is the way of one attempt over the hosts of a route.
 type walk struct {
 	c     *Client
+	from  *origin
+	log   *transcript
 	hosts []mx
+	asks  *demand
 	ready []target // addresses of the hosts looked up so far
 	left  int      // addresses that may still be tried
 
@@ -101,11 +110,12 @@ type walk struct {
 	unknown string // why a host's addresses could not be found out
 	private bool   // a host was left out because its addresses are not on the Internet
 	partial bool   // there are more hosts than one attempt tries
+	foreign bool   // a host was left out because we have no source address of its family
 }
 
 // walk orders the hosts by preference, equal ones by chance (RFC 5321 §5.1).
 func (c *Client) walk(rt *route) *walk {
-	w := &walk{c: c, ready: rt.fixed, left: maxTargets, hosts: slices.Clone(rt.hosts)}
+	w := &walk{c: c, asks: &rt.demand, ready: rt.fixed, left: maxTargets, hosts: slices.Clone(rt.hosts)}
 	rand.Shuffle(len(w.hosts), func(i, j int) { w.hosts[i], w.hosts[j] = w.hosts[j], w.hosts[i] })
 	slices.SortStableFunc(w.hosts, func(a, b mx) int { return cmp.Compare(a.preference, b.preference) })
 	w.partial = len(w.hosts) > maxHosts
@@ -121,8 +131,13 @@ func (w *walk) next(ctx context.Context) (t target, ok bool) {
 		}
 		host := w.hosts[0].host
 		w.hosts = w.hosts[1:]
-		for _, a := range w.addresses(ctx, host) {
-			w.ready = append(w.ready, target{host: host, addr: joinPort(a, w.c.cfg.Port)})
+		addrs, signed := w.addresses(ctx, host)
+		for _, a := range addrs {
+			if from, ok := w.from.to(a); ok {
+				w.ready = append(w.ready, target{host: host, addr: joinPort(a, w.c.cfg.Port), signed: signed, from: from})
+			} else {
+				w.foreign = true
+			}
 		}
 	}
 	if w.left == 0 { // so there was something to try, and its refusal is the outcome
@@ -130,29 +145,37 @@ func (w *walk) next(ctx context.Context) (t target, ok bool) {
 	}
 	w.left--
 	t, w.ready = w.ready[0], w.ready[1:]
+	t.asks, t.log = w.asks, w.log
+	if w.c.fixed != nil {
+		t.from = w.from.first()
+	}
 	return t, true
 }
 
 // addresses are those of a host that may be connected to, IPv4 first: large receivers refuse IPv6 senders for more
-// reasons.
-func (w *walk) addresses(ctx context.Context, host string) []netip.Addr {
+// reasons. If all come from signed DNS, so does the name they belong to.
+func (w *walk) addresses(ctx context.Context, host string) (out []netip.Addr, signed string) {
 	if host == mxNone {
-		return nil
+		return nil, ""
 	}
 	if _, err := netip.ParseAddr(host); err == nil || strings.EqualFold(host, w.c.cfg.Hostname) && !w.c.cfg.AllowPrivate {
 		w.private = true // an address where a name must be (RFC 5321 §5.1), or ourselves: a loop
-		return nil
+		return nil, ""
 	}
 	var v4, v6 *answer
 	var both sync.WaitGroup
 	both.Go(func() { v6 = w.c.dns.lookup(ctx, host, dns.TypeAAAA) })
 	v4 = w.c.dns.lookup(ctx, host, dns.TypeA)
 	both.Wait()
-	var out []netip.Addr
+	insecure := false
 	for _, a := range []*answer{v4, v6} {
 		if a.finding == noAnswer {
 			w.unknown = a.why
 		}
+		if a.finding == found && a.signed {
+			signed = a.name
+		}
+		insecure = insecure || a.finding == found && !a.signed
 		addrs := slices.Clone(a.addrs)
 		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 		n := 0
@@ -166,7 +189,10 @@ func (w *walk) addresses(ctx context.Context, host string) []netip.Addr {
 			}
 		}
 	}
-	return out
+	if insecure {
+		signed = ""
+	}
+	return out, signed
 }
 
 // reachable says that mail may be sent to an address: it is on the Internet and not our own.
@@ -204,6 +230,8 @@ func (w *walk) outcome() result {
 		return w.refusal
 	case w.unknown != "":
 		return problem("dns", "4.4.3", "cannot find the addresses of the mail hosts: "+w.unknown)
+	case w.foreign:
+		return problem("connect", "4.4.4", "the mail hosts have only addresses of a family (IPv4 or IPv6) that we have no source address of")
 	case w.partial:
 		return problem("dns", "4.4.4", "the first mail hosts of the domain have no address")
 	case w.private:

@@ -236,7 +236,7 @@ func TestAnswersAreKeptAsLongAsAllowed(t *testing.T) {
 		"A broken.example.": {"SERVFAIL"},
 		"A alias.example.":  {"alias.example. 20 IN CNAME long.example.", "long.example. 300 IN A 127.0.0.1"},
 	})
-	r, err := newResolver([]string{server})
+	r, err := newResolver([]string{server}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

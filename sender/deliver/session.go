@@ -34,6 +34,10 @@ type session struct {
 	cfg  *Config
 	ext  extensions
 	tls  bool
+	shown
+
+	from *source     // the address it comes from; nil for the system's choice
+	log  *transcript // of the attempt that uses it
 
 	until time.Time   // the end of the attempt that uses it
 	stop  func() bool // ends the watch over the attempt's context
@@ -76,17 +80,18 @@ func (s *session) read(d time.Duration) error {
 	if s.br.Buffered() == 0 {
 		s.by(d)
 	}
-	return s.rep.read(s.br)
+	return s.hear()
 }
 
 // ask writes a command line and takes its reply.
 func (s *session) ask(line string) error {
 	s.by(s.cfg.Timeouts.Command)
 	s.out = append(append(s.out[:0], line...), "\r\n"...)
+	s.log.sent(s.out)
 	if _, err := s.conn.Write(s.out); err != nil {
 		return err
 	}
-	return s.rep.read(s.br)
+	return s.hear()
 }
 
 // quit takes leave (RFC 5321 §4.1.1.10) without waiting for the answer.
@@ -96,8 +101,8 @@ func (s *session) quit() {
 	_ = s.conn.Close()
 }
 
-// greet takes the greeting, says hello and turns on TLS if it is offered and wanted.
-func (s *session) greet(cfg *tls.Config, secure bool) result {
+// greet takes the greeting, says hello and turns on TLS if it is offered and wanted, or as the policy asks.
+func (s *session) greet(cfg *tls.Config, p *policy, secure bool) result {
 	if err := s.read(s.cfg.Timeouts.Greeting); err != nil {
 		return s.failed("greeting", err)
 	}
@@ -107,19 +112,39 @@ func (s *session) greet(cfg *tls.Config, secure bool) result {
 	if r := s.hello(); r.is() {
 		return r
 	}
-	if !secure || !s.ext.starttls {
+	switch {
+	case !secure:
 		return result{}
+	case !s.ext.starttls:
+		return s.inClear(p, "the host offers no TLS")
 	}
-	if r := s.startTLS(cfg); r.is() || !s.tls {
+	if r := s.startTLS(cfg, p); r.is() || !s.tls {
 		return r
 	}
 	return s.hello()
 }
 
+// name is ours, as the address that we come from is called.
+func (s *session) name() string {
+	if s.from != nil {
+		return s.from.Hostname
+	}
+	return s.cfg.Hostname
+}
+
+// hear takes a reply.
+func (s *session) hear() error {
+	err := s.rep.read(s.br)
+	if err == nil {
+		s.log.heard(&s.rep)
+	}
+	return err
+}
+
 // hello introduces us and learns what the host can do. Nothing from before is kept (RFC 3207 §4.2).
 func (s *session) hello() result {
 	s.ext = extensions{}
-	if err := s.ask("EHLO " + s.cfg.Hostname); err != nil {
+	if err := s.ask("EHLO " + s.name()); err != nil {
 		return s.failed("helo", err)
 	}
 	switch s.rep.code {
@@ -130,7 +155,7 @@ func (s *session) hello() result {
 		}
 		return result{}
 	case 500, 502, 504: // a host of before 1995: RFC 5321 §3.2
-		if err := s.ask("HELO " + s.cfg.Hostname); err != nil {
+		if err := s.ask("HELO " + s.name()); err != nil {
 			return s.failed("helo", err)
 		}
 	}
@@ -168,7 +193,8 @@ func (s *session) said(stage string) result {
 		return s.failed(stage, protocolError("answered "+strconv.Itoa(s.rep.code)+", which makes no sense here"))
 	}
 	r := result{Outcome: sender.Outcome{Reply: s.rep.at(stage, s.host), TLS: s.tls}}
-	r.Verdict, r.Suppress = classify(&r.Reply)
+	r.class, r.Verdict = classify(&r.Reply)
+	r.Suppress = r.class == classRecipient
 	r.broken = s.rep.code == 421 // the host closes after it: RFC 5321 §3.8
 	r.early = beforeMail(stage) || stage == "mail" && r.broken
 	return r

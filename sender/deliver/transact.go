@@ -29,6 +29,7 @@ func (s *session) transact(e *Envelope) result {
 	refused, steps := result{}, s.script(e)
 	if s.ext.pipelining {
 		s.by(s.cfg.Timeouts.Command)
+		s.log.sent(s.out)
 		if _, err := s.conn.Write(s.out); err != nil {
 			return s.failed("mail", err)
 		}
@@ -110,11 +111,12 @@ func (s *session) step(steps []step, i int, refused bool) result {
 			from = steps[i-1].end
 		}
 		s.by(st.limit)
+		s.log.sent(s.out[from:st.end])
 		if _, err = s.conn.Write(s.out[from:st.end]); err == nil {
-			err = s.rep.read(s.br)
+			err = s.hear()
 		}
 	case i == 0: // its time began with the write
-		err = s.rep.read(s.br)
+		err = s.hear()
 	default:
 		err = s.read(st.limit)
 	}
@@ -147,7 +149,7 @@ func (s *session) callOff() result {
 	if _, err := s.conn.Write([]byte(".\r\n")); err != nil {
 		return s.failed("data", err)
 	}
-	if err := s.rep.read(s.br); err != nil {
+	if err := s.hear(); err != nil {
 		return s.failed("data", err)
 	}
 	s.mail = false
@@ -164,8 +166,9 @@ func (s *session) content(data []byte) result {
 		}
 		data = data[n:]
 	}
+	s.log.note("the content", "")
 	s.by(s.cfg.Timeouts.Dot)
-	if err := s.rep.read(s.br); err != nil {
+	if err := s.hear(); err != nil {
 		r := s.failed("dot", err)
 		r.Unknown = true // RFC 1047: it may have arrived, so a second copy is possible
 		return r
@@ -181,7 +184,7 @@ func (s *session) content(data []byte) result {
 func (s *session) cutShort(err error) result {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		s.by(time.Second)
-		if s.rep.read(s.br) == nil && s.rep.code >= 400 {
+		if s.hear() == nil && s.rep.code >= 400 {
 			r := s.said("data")
 			r.broken = true
 			return r
