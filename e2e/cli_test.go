@@ -148,12 +148,13 @@ func cliMessages(t *testing.T, d *dev) {
 	var a struct {
 		ID, State, Why string
 		Entries        []struct {
-			Kind string
-			Code int
+			Kind, Transcript string
+			Code             int
 		}
 	}
 	d.json(t, &a, "messages", "timeline", id, "--json")
-	if a.State != "delivered" || len(a.Entries) != 3 || a.Entries[0].Kind != "accepted" || a.Entries[1].Code != 451 || a.Entries[2].Kind != "delivered" {
+	if a.State != "delivered" || len(a.Entries) != 3 || a.Entries[0].Kind != "accepted" || a.Entries[1].Code != 451 || a.Entries[2].Kind != "delivered" ||
+		!strings.Contains(a.Entries[1].Transcript, "RCPT TO:") || !strings.Contains(a.Entries[1].Transcript, "451") {
 		t.Errorf("%+v", a)
 	}
 	d.table(t, []string{"messages", "timeline", id}, "deferred", "451 4.7.1", "delivered at attempt 2")

@@ -246,6 +246,8 @@ type Event struct {
 	At      time.Time
 	Reply   Reply
 	Attempt int
+	// Transcript is the dialogue with the host, commands and replies without the content; empty for none.
+	Transcript string
 }
 
 // RejectReason says why an address is on an account's do-not-send list.

@@ -29,6 +29,7 @@ type timelineEntry struct {
 	Stage   string    `json:"stage,omitempty"`
 	Host    string    `json:"host,omitempty"`
 	Text    string    `json:"text,omitempty"`
+	Dialog  string    `json:"transcript,omitempty"`
 }
 
 type timelineAnswer struct {
@@ -59,6 +60,14 @@ func messagesTimeline() *cobra.Command {
 			if err := printTable(c, []string{"AT (UTC)", "WHAT", "ATTEMPT", "STAGE", "REPLY"}, rows); err != nil {
 				return err
 			}
+			for _, e := range a.Entries {
+				if e.Dialog == "" {
+					continue
+				}
+				if _, err := fmt.Fprintf(c.OutOrStdout(), "\nattempt %d:\n%s\n", e.Attempt, indent(e.Dialog)); err != nil {
+					return err
+				}
+			}
 			_, err := fmt.Fprintf(c.OutOrStdout(), "\n%s: %s\n", a.State, a.Why)
 			return err
 		})
@@ -86,9 +95,13 @@ func timeline(f *store.Found, events []sender.Event) timelineAnswer {
 		Entries: []timelineEntry{{At: f.ID.Time(), Kind: "accepted"}}}
 	for _, e := range events {
 		a.Entries = append(a.Entries, timelineEntry{At: e.At.UTC(), Kind: e.Kind.Name(), Attempt: e.Attempt, Code: e.Reply.Code, Status: e.Reply.Enhanced,
-			Stage: e.Reply.Stage, Host: e.Reply.Host, Text: e.Reply.Text})
+			Stage: e.Reply.Stage, Host: e.Reply.Host, Text: e.Reply.Text, Dialog: e.Transcript})
 	}
 	return a
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n  ")
 }
 
 // digits is a number, or nothing for 0.

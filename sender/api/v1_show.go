@@ -38,6 +38,7 @@ type v1Event struct {
 	At      time.Time `json:"at"`
 	Attempt int       `json:"attempt,omitempty"` // whose outcome it is; absent for what came from outside
 	Reply   v1Reply   `json:"reply,omitzero"`
+	Dialog  string    `json:"transcript,omitempty"` // commands and replies of an attempt that did not deliver, without the content
 }
 
 // v1Reply is what the remote host said, or, without a code, why it could not be asked.
@@ -80,7 +81,7 @@ func v1Show(f *store.Found, events []sender.Event) v1Message {
 		m.NextAt = f.Next.UTC()
 	}
 	for i, e := range events {
-		m.Events[i] = v1Event{Kind: e.Kind.Name(), At: e.At.UTC(), Attempt: max(e.Attempt, 0), Reply: v1Reply(e.Reply)}
+		m.Events[i] = v1Event{Kind: e.Kind.Name(), At: e.At.UTC(), Attempt: max(e.Attempt, 0), Reply: v1Reply(e.Reply), Dialog: e.Transcript}
 	}
 	return m
 }

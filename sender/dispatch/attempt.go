@@ -66,7 +66,7 @@ func (d *Dispatcher) attempt(it *item) {
 		}
 		return nil
 	}
-	out := d.cfg.Deliver.Deliver(d.ctx, envelope)
+	out := d.cfg.Deliver.Try(d.ctx, envelope)
 	if void && out.Verdict != sender.OutcomeDelivered {
 		d.forget(it)
 		return
@@ -75,7 +75,11 @@ func (d *Dispatcher) attempt(it *item) {
 		d.forget(it) // cut off by our own stop: no fault of the other side
 		return
 	}
-	d.record(it, out)
+	if out.Reply.Code == 0 && !out.NotBefore.IsZero() { // the site rests: nobody was asked, so it was no attempt
+		d.postpone(it, time.Until(out.NotBefore))
+		return
+	}
+	d.conclude(it, out)
 }
 
 // untried deals with a message at which no attempt is to be made.
@@ -154,9 +158,15 @@ func (d *Dispatcher) reject(it *item, why sender.RejectReason) {
 	d.save(it, f)
 }
 
-// record turns an outcome into a fact: it decides when to try again.
+// record turns an outcome into a fact.
 func (d *Dispatcher) record(it *item, out sender.Outcome) {
+	d.conclude(it, deliver.Result{Outcome: out})
+}
+
+// conclude turns what came of an attempt into a fact: it decides when to try again.
+func (d *Dispatcher) conclude(it *item, out deliver.Result) {
 	f := d.fact(it, out.Reply)
+	f.Transcript = out.Transcript
 	switch out.Verdict {
 	case sender.OutcomeDelivered:
 		f.State, f.Kind = sender.Delivered, sender.EventDelivered
@@ -166,9 +176,9 @@ func (d *Dispatcher) record(it *item, out sender.Outcome) {
 			f.Reject, f.Reason = it.m.Recipient.Email, sender.ReasonHardBounce
 		}
 	default:
-		d.putOff(it, f)
+		d.putOff(it, f, out.NotBefore)
 	}
-	d.metrics.attempt(f.State, out)
+	d.metrics.attempt(f.State, out.Outcome)
 	d.save(it, f)
 }
 
@@ -176,9 +186,12 @@ func (d *Dispatcher) fact(it *item, reply sender.Reply) *store.Fact {
 	return &store.Fact{Account: it.m.Account, Message: it.m.ID, Attempt: it.m.Attempt, At: time.Now(), Reply: reply}
 }
 
-// putOff sets the next attempt, or ends a message whose life does not last until then.
-func (d *Dispatcher) putOff(it *item, f *store.Fact) {
+// putOff sets the next attempt, not before a time, or ends a message whose life does not last until then.
+func (d *Dispatcher) putOff(it *item, f *store.Fact, notBefore time.Time) {
 	next := f.At.Add(d.wait(it))
+	if rest := notBefore.Sub(next); rest > 0 {
+		next = notBefore.Add(rand.N(rest/4 + time.Second)) // not all at once when the site takes mail again
+	}
 	switch {
 	case !next.After(it.m.Expires):
 		f.State, f.Kind, f.Next = sender.Deferred, sender.EventDeferred, next

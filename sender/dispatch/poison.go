@@ -24,7 +24,7 @@ func (d *Dispatcher) fault(it *item, stage, what string) {
 	}
 	f := d.fact(it, sender.Reply{Enhanced: "4.3.0", Stage: stage, Text: "internal error: " + what})
 	f.Crashed = true
-	d.putOff(it, f)
+	d.putOff(it, f, time.Time{})
 	d.metrics.attempt(f.State, sender.Outcome{})
 	d.save(it, f)
 }
@@ -57,12 +57,16 @@ func (d *Dispatcher) bury(it *item, why string) {
 	}
 }
 
-// paused is how long a message of a paused account stays away from the dispatcher; a claim passes it by until it goes on.
-const paused = 10 * time.Second
+// paused is about how long a message of a paused account stays away from the dispatcher; a claim passes it by until it goes on.
+const paused = 8 * time.Second
 
 // setAside gives back a message whose account was paused while it was in hand, no attempt counted.
-func (d *Dispatcher) setAside(it *item) {
+func (d *Dispatcher) setAside(it *item) { d.postpone(it, paused/2) }
+
+// postpone gives back a message at which no attempt was made, to be due after a while at the earliest.
+func (d *Dispatcher) postpone(it *item, after time.Duration) {
+	after = min(max(after, crowdedLeast), crowdedMost)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), paused})
+	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), 2 * after.Truncate(crowdedLeast)}) // half of that at least, the rest is chance
 }

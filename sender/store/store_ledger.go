@@ -32,6 +32,8 @@ type Fact struct {
 	Reason    sender.RejectReason
 	RejectFor time.Duration
 	Crashed   bool // the attempt ended inside us
+	// Transcript is the dialogue of the attempt; empty for none. It is kept with the event.
+	Transcript string
 }
 
 // ledgerSQL moves the state, writes the event, the search row, the outbox and the do-not-send list together.
@@ -43,7 +45,7 @@ with u as materialized (
     as t(a, id, state, kind, attempt, next, at, data, reject, reason, until, crashed)),
 m as (
   update @messages x set state = u.state, ver = x.ver + 1, seq = x.seq + 1, claimed_by = null, next_attempt_at = u.next,
-         reply = case when u.state = 5 then null else u.data end, crashes = x.crashes + u.crashed,
+         reply = case when u.state = 5 then null else split_part(u.data, chr(30), 1) end, crashes = x.crashes + u.crashed,
          reason = case when u.state = 8 then u.reason else x.reason end
   from u where x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
     and case when u.attempt = 0 then x.state = 5 else x.claimed_by = $14::uuid and x.attempt = u.attempt end
@@ -58,7 +60,7 @@ w as ( -- a recipient's word counts whatever became of the message
   where u.state = 10 and not exists (select from m where m.account_id = u.a and m.id = u.id)),
 r as (
   insert into @rejects as j (account_id, email, subaccount, reason, detail, source, expires_at)
-  select distinct on (account_id, reject, subaccount) account_id, reject, subaccount, reason, data,
+  select distinct on (account_id, reject, subaccount) account_id, reject, subaccount, reason, split_part(data, chr(30), 1),
          case when reason = 'unsub' then 'link' when attempt = 0 then 'report' else 'smtp' end, until
   from (select * from s union all select * from w) s
   where reject <> '' and not exists (select from @allowlist a where a.account_id = s.account_id and a.email = s.reject)
@@ -99,7 +101,7 @@ func encodeFacts(p *shards.Params, f []*Fact, me [16]byte) {
 	p.Int2s(n, func(i int) int16 { return int16(f[i].Attempt) })
 	p.Times(n, func(i int) time.Time { return f[i].Next })
 	p.Times(n, func(i int) time.Time { return f[i].At })
-	p.Texts(n, func(i int) string { return encodeReply(f[i].Reply) })
+	p.Texts(n, func(i int) string { return encodeData(f[i]) })
 	p.Texts(n, func(i int) string { return ListKey(f[i].Reject) })
 	p.Texts(n, func(i int) string { return string(f[i].Reason) })
 	p.Times(n, func(i int) time.Time {
@@ -124,6 +126,19 @@ func (f *Fact) until() time.Time {
 		return time.Time{}
 	}
 	return f.At.Add(life)
+}
+
+// encodeData is what an event keeps: the reply and, behind a record separator (which neither holds), the transcript.
+func encodeData(f *Fact) string {
+	if f.Transcript == "" {
+		return encodeReply(f.Reply)
+	}
+	return encodeReply(f.Reply) + "\x1e" + strings.Map(func(r rune) rune {
+		if r == 0 || r == 0x1e {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(f.Transcript, "\uFFFD"))
 }
 
 // encodeReply is a reply as the events keep it: code, enhanced code, stage, host and text, by tabs. It is

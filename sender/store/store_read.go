@@ -113,6 +113,7 @@ func (s *Store) Info(ctx context.Context, account int64, id sender.ID) (Found, [
 			e := sender.Event{Account: account, Message: id}
 			var data string
 			err := r.Scan(&e.Seq, &e.Kind, &e.Attempt, &e.At, &data)
+			data, e.Transcript, _ = strings.Cut(data, "\x1e")
 			e.Reply = decodeReply(data)
 			return e, err
 		})
