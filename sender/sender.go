@@ -123,6 +123,8 @@ type Content struct {
 	BccAddress string
 	// ReturnPathDomain is the domain of the return path; empty for the platform's own.
 	ReturnPathDomain string
+	// Pool is the pool of source addresses that is asked for; empty for the account's own.
+	Pool string
 	// Unsubscribe adds List-Unsubscribe fields with a link of ours (RFC 8058), unless the headers have their own.
 	Unsubscribe bool
 	// Hidden says that the content must not be shown again (view_content_link false).
@@ -140,6 +142,7 @@ type Submission struct {
 	Subaccount string
 	Important  bool
 	Async      bool
+	System     bool      // from the platform itself, which may send from its own host name
 	SendAt     time.Time // not before; zero for at once
 	// ExpiresAt is when the mail is worth nothing any more, as a code or a link is: it is never delivered later.
 	// Zero for none: then a message is tried for as long as the platform tries any.

@@ -135,7 +135,16 @@ func (a *app) build() (err error) {
 		timeouts = deliver.Timeouts{Connect: 5 * time.Second, Greeting: c.Command.Duration, Command: c.Command.Duration, Data: c.Command.Duration,
 			Block: c.Command.Duration, Dot: 11 * time.Minute, Total: 12 * time.Minute}
 	}
-	a.deliver, err = deliver.New(deliver.Config{Hostname: a.cfg.Hostname, Route: c.Route, Resolver: c.Resolvers, AllowPrivate: c.AllowPrivate, TrustAD: c.TrustAD,
+	sources, err := c.sources()
+	if err != nil {
+		return err
+	}
+	pool, err := c.pools()
+	if err != nil {
+		return err
+	}
+	a.deliver, err = deliver.New(deliver.Config{Start: c.Start, Rules: c.rules(), Sources: sources,
+		Hostname: a.cfg.Hostname, Route: c.Route, Resolver: c.Resolvers, AllowPrivate: c.AllowPrivate, TrustAD: c.TrustAD,
 		PerSite: c.PerSite, Timeouts: timeouts, Log: a.log, Metrics: a.metrics})
 	if err != nil {
 		return err
@@ -147,6 +156,9 @@ func (a *app) build() (err error) {
 	key := bounce.Key(a.cfg.secret())
 	sending := a.cfg.sendingDomains(a.shards)
 	sending.Log, sending.Metrics = a.log, a.metrics
+	if base := a.public(); base != "" {
+		sending.Mail, sending.Link = a.tellMailbox, func(token string) string { return base + domains.MailboxPath + token }
+	}
 	a.domains = domains.New(sending)
 	mayUse := a.domains.MaySend
 	if !a.cfg.VerifiedOnly {
@@ -154,7 +166,7 @@ func (a *app) build() (err error) {
 	}
 	a.dispatch = dispatch.New(dispatch.Config{Shards: a.shards, Store: st, Ledger: a.ledger, Deliver: a.deliver, Queue: a.queue,
 		Retry: retry, PerDomain: c.PerDomain, SweepEvery: c.Sweep.Duration, Log: a.log, Metrics: a.metrics,
-		Unsubscribe: a.unsubscribeLink, Keys: a.domains.Keys, ReturnPath: func(account int64, id sender.ID, domain, own string) string {
+		Unsubscribe: a.unsubscribeLink, Keys: a.domains.Keys, Pool: pool, ReturnPath: func(account int64, id sender.ID, domain, own string) string {
 			return key.Encode(bounce.ReturnPath{Account: account, Message: id}) + "@" + a.returnPathDomain(account, domain, own)
 		}})
 	a.door = accept.New(accept.Config{Shards: a.shards, Store: st, MaySend: mayUse, Life: c.Life.Duration, Share: c.Share, Burst: c.Burst, Reserve: a.dispatch.Reserve, Hand: a.dispatch.Hand,

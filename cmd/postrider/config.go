@@ -74,18 +74,38 @@ func (c queueConfig) login() jobs.Login {
 }
 
 type deliveryConfig struct {
-	Route        string     `toml:"route,omitempty"`         // host:port that takes all mail; empty: MX look-ups
-	TrustAD      bool       `toml:"trust_ad,omitempty"`      // believe the DNSSEC verdict of resolvers that are not on this machine
-	AllowPrivate bool       `toml:"allow_private,omitempty"` // deliver to loopback and private addresses
-	Resolvers    []string   `toml:"resolvers,omitempty"`
-	PerSite      int        `toml:"connections_per_site"`
-	PerDomain    int        `toml:"messages_per_domain"`
-	Retry        []duration `toml:"retry"` // waits after each failed attempt; the last one repeats
-	Life         duration   `toml:"life"`
-	Command      duration   `toml:"command_timeout"`
-	Sweep        duration   `toml:"sweep"`
-	Share        int        `toml:"account_share"` // messages a second of an account that do not take turns with other accounts'
-	Burst        int        `toml:"account_burst"` // how many of them at once
+	Route        string            `toml:"route,omitempty"`         // host:port that takes all mail; empty: MX look-ups
+	TrustAD      bool              `toml:"trust_ad,omitempty"`      // believe the DNSSEC verdict of resolvers that are not on this machine
+	AllowPrivate bool              `toml:"allow_private,omitempty"` // deliver to loopback and private addresses
+	Resolvers    []string          `toml:"resolvers,omitempty"`
+	PerSite      int               `toml:"connections_per_site"`
+	PerDomain    int               `toml:"messages_per_domain"`
+	Retry        []duration        `toml:"retry"` // waits after each failed attempt; the last one repeats
+	Life         duration          `toml:"life"`
+	Command      duration          `toml:"command_timeout"`
+	Sweep        duration          `toml:"sweep"`
+	Start        int               `toml:"connections_at_first,omitempty"` // to a site of which nothing is known; 0: 5
+	Rules        []ruleConfig      `toml:"rules,omitempty"`                // limits for some destinations; the first that matches counts
+	Sources      []sourceConfig    `toml:"sources,omitempty"`              // addresses that mail is sent from; none: the system chooses
+	Pools        map[string]string `toml:"account_pools,omitempty"`        // account number = pool whose sources its mail leaves by
+	Share        int               `toml:"account_share"`                  // messages a second of an account that do not take turns with other accounts'
+	Burst        int               `toml:"account_burst"`                  // how many of them at once
+}
+
+type ruleConfig struct {
+	Match         string   `toml:"match"` // a domain, a mail host or *.ending of mail hosts
+	Connections   int      `toml:"connections,omitempty"`
+	PerConnection int      `toml:"messages_per_connection,omitempty"`
+	Rate          float64  `toml:"rate_per_second,omitempty"`
+	Pause         []string `toml:"pause,omitempty"` // regular expressions of replies that pause the site
+}
+
+type sourceConfig struct {
+	Address  string `toml:"address"`
+	Hostname string `toml:"hostname,omitempty"` // in EHLO; empty: the general one
+	Pool     string `toml:"pool,omitempty"`
+	Warmup   []int  `toml:"warmup,omitempty"` // messages on the first day, the second, …
+	Since    string `toml:"since,omitempty"`  // the first day, 2026-11-24
 }
 
 type duration struct{ time.Duration }

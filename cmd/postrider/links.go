@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/store"
@@ -29,14 +30,26 @@ func (a *app) links(st *store.Store) (*track.Tracker, error) {
 		}}), nil
 }
 
+// public is where recipients reach us; empty when they cannot.
+func (a *app) public() string {
+	if a.cfg.PublicURL == "" && a.cfg.sole { // dev: the sandbox's recipients are on this machine
+		return "http://" + a.apiAddr.Addr().String()
+	}
+	return strings.TrimRight(a.cfg.PublicURL, "/")
+}
+
+// tellMailbox mails a text to a mailbox of a domain whose owner is to be found out.
+func (a *app) tellMailbox(ctx context.Context, account int64, to, subject, text string) error {
+	_, err := a.door.Accept(ctx, &sender.Submission{Account: account, System: true,
+		Content:    sender.Content{From: sender.Address{Email: "postmaster@" + a.cfg.Hostname, Name: "Postrider"}, Subject: subject, Text: text},
+		Recipients: []sender.Recipient{{Address: sender.Address{Email: to}}}})
+	return err
+}
+
 // unsubscribeLink is the link of one message; empty when recipients cannot reach us.
 func (a *app) unsubscribeLink(account int64, id sender.ID) string {
-	base := a.cfg.PublicURL
-	switch {
-	case base != "":
-	case a.cfg.sole: // dev: the sandbox's recipients are on this machine
-		base = "http://" + a.apiAddr.Addr().String()
-	default:
+	base := a.public()
+	if base == "" {
 		return ""
 	}
 	return track.Link(base, a.linkKeys.Encode(track.Token{Kind: track.Unsubscribe, Account: account, Message: id}))

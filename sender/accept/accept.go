@@ -114,7 +114,7 @@ func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, er
 	if err := check(sub); err != nil {
 		return nil, err
 	}
-	if from := sub.Content.From.Email; from != "" && d.cfg.MaySend != nil {
+	if from := sub.Content.From.Email; from != "" && d.cfg.MaySend != nil && !sub.System {
 		if err := d.cfg.MaySend(ctx, sub.Account, sender.Domain(from)); err != nil {
 			return nil, err
 		}

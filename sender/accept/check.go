@@ -94,6 +94,9 @@ func checkContent(c *sender.Content) error {
 	if err := line("from_name", c.From.Name, MaxName); err != nil {
 		return err
 	}
+	if err := line("ip_pool", c.Pool, MaxName); err != nil {
+		return err
+	}
 	if err := line("subject", c.Subject, MaxSubject); err != nil {
 		return err
 	}

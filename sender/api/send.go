@@ -72,7 +72,7 @@ func inMessage(err error) error {
 	}
 	named := *e
 	switch e.Field {
-	case "", "Idempotency-Key", "send_at":
+	case "", "Idempotency-Key", "send_at", "ip_pool":
 		return err
 	case "expires_at":
 		named.Field = expiresHeader
@@ -94,7 +94,7 @@ func readSubmission(body object, header http.Header) (*sender.Submission, error)
 	s := &sender.Submission{}
 	r := &reader{}
 	r.flag(&s.Async, body, "async")
-	r.ignore(body, "ip_pool")
+	r.text(&s.Content.Pool, body, "ip_pool")
 	s.SendAt, err = body.moment("send_at", false)
 	r.keep(err)
 	r.mail(s, m, header)

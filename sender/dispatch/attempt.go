@@ -124,8 +124,11 @@ func (d *Dispatcher) envelope(it *item) (deliver.Envelope, error) {
 	if err != nil {
 		return deliver.Envelope{}, err
 	}
-	signed := len(data)
-	return deliver.Envelope{From: from, To: it.m.Recipient.Email, Size: signed + len(mail), SMTPUTF8: compose.NeedsSMTPUTF8(it.content, &it.m),
+	signed, pool := len(data), ""
+	if d.cfg.Pool != nil {
+		pool = d.cfg.Pool(it.m.Account, it.content.Pool)
+	}
+	return deliver.Envelope{Pool: pool, From: from, To: it.m.Recipient.Email, Size: signed + len(mail), SMTPUTF8: compose.NeedsSMTPUTF8(it.content, &it.m),
 		Data: compose.AppendDotStuffed(data, mail)}, nil
 }
 

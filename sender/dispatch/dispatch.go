@@ -31,6 +31,8 @@ type Config struct {
 	// ReturnPath makes the MAIL FROM of a message from a domain; own is what the submission wants it to be under, empty for
 	// the domain's choice.
 	ReturnPath func(account int64, id sender.ID, domain, own string) string
+	// Pool is the pool of source addresses by which an account's mail leaves that asks for one, or for none. Nil: the default.
+	Pool func(account int64, asked string) string
 	// Unsubscribe makes the link by which a message's recipient unsubscribes; empty for none. Nil: there are none.
 	Unsubscribe func(account int64, id sender.ID) string
 	// Keys are those that sign an account's mail from a domain; none for mail that goes unsigned. An error puts the mail off.

@@ -26,6 +26,7 @@ type contentHead struct {
 	Recipients  []sender.Recipient `json:"to,omitempty"`
 	Bcc         string             `json:"bcc,omitempty"`
 	ReturnPath  string             `json:"return_path,omitempty"`
+	Pool        string             `json:"pool,omitempty"`
 	Attachments int                `json:"attachments,omitempty"` // the first so many files; the others are images
 }
 
@@ -46,7 +47,7 @@ const (
 // EncodeContent is the stored form of a content.
 func EncodeContent(c *sender.Content) ([]byte, error) {
 	h := contentHead{FromEmail: c.From.Email, FromName: c.From.Name, Subject: c.Subject, Text: len(c.Text), HTML: len(c.HTML),
-		Headers: c.Headers, Recipients: c.Recipients, Bcc: c.BccAddress, ReturnPath: c.ReturnPathDomain, Attachments: len(c.Attachments)}
+		Headers: c.Headers, Recipients: c.Recipients, Bcc: c.BccAddress, ReturnPath: c.ReturnPathDomain, Pool: c.Pool, Attachments: len(c.Attachments)}
 	for flag, on := range map[int]bool{flagAutoText: c.AutoText, flagAutoHTML: c.AutoHTML, flagPreserve: c.PreserveRecipients, flagHidden: c.Hidden,
 		flagUnsubscribe: c.Unsubscribe} {
 		if on {
@@ -104,7 +105,7 @@ func DecodeContent(b []byte) (*sender.Content, error) {
 	c := &sender.Content{From: sender.Address{Email: h.FromEmail, Name: h.FromName}, Subject: h.Subject,
 		Text: string(rest[:h.Text]), HTML: string(rest[h.Text : h.Text+h.HTML]),
 		AutoText: h.Flags&flagAutoText != 0, AutoHTML: h.Flags&flagAutoHTML != 0, PreserveRecipients: h.Flags&flagPreserve != 0,
-		Hidden: h.Flags&flagHidden != 0, Unsubscribe: h.Flags&flagUnsubscribe != 0, Headers: h.Headers, Recipients: h.Recipients, BccAddress: h.Bcc, ReturnPathDomain: h.ReturnPath}
+		Hidden: h.Flags&flagHidden != 0, Unsubscribe: h.Flags&flagUnsubscribe != 0, Headers: h.Headers, Recipients: h.Recipients, BccAddress: h.Bcc, ReturnPathDomain: h.ReturnPath, Pool: h.Pool}
 	rest = rest[h.Text+h.HTML:]
 	for i, f := range h.Files {
 		file := sender.Attachment{Type: f.Type, Name: f.Name, Content: rest[:f.Size]}

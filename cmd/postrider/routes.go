@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/postrider/postrider/sender/deliver"
+)
+
+// rules are the configuration's limits for some destinations.
+func (d deliveryConfig) rules() []deliver.Rule {
+	out := make([]deliver.Rule, len(d.Rules))
+	for i, r := range d.Rules {
+		out[i] = deliver.Rule{Match: r.Match, Connections: r.Connections, MessagesPerConnection: r.PerConnection, RatePerSecond: r.Rate, Pause: r.Pause}
+	}
+	return out
+}
+
+// sources are the addresses that mail is sent from.
+func (d deliveryConfig) sources() ([]deliver.Source, error) {
+	out := make([]deliver.Source, len(d.Sources))
+	for i, s := range d.Sources {
+		at, err := netip.ParseAddr(s.Address)
+		if err != nil {
+			return nil, fmt.Errorf("delivery.sources[%d].address: %w", i, err)
+		}
+		out[i] = deliver.Source{Address: at, Hostname: s.Hostname, Pool: s.Pool, Warmup: s.Warmup}
+		if s.Since == "" && len(s.Warmup) == 0 {
+			continue
+		}
+		if out[i].Since, err = time.Parse(time.DateOnly, s.Since); err != nil {
+			return nil, fmt.Errorf("delivery.sources[%d].since must be the first day of its warm-up, such as 2026-11-24", i)
+		}
+	}
+	return out, nil
+}
+
+// pools finds the pool of a message: the one that it asks for, if there is such a pool, or its account's.
+func (d deliveryConfig) pools() (func(account int64, asked string) string, error) {
+	known, of := map[string]bool{}, map[int64]string{}
+	for _, s := range d.Sources {
+		known[s.Pool] = true
+	}
+	for text, pool := range d.Pools {
+		account, err := strconv.ParseInt(text, 10, 64)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("delivery.account_pools: %q is no account number", text)
+		case !known[pool]:
+			return nil, fmt.Errorf("delivery.account_pools: account %d has the pool %q, which no source belongs to", account, pool)
+		}
+		of[account] = pool
+	}
+	return func(account int64, asked string) string {
+		if asked != "" && known[asked] {
+			return asked
+		}
+		return of[account]
+	}, nil
+}
