@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
 )
@@ -16,6 +17,7 @@ import (
 func testIdentity(t *testing.T, d *dev) {
 	t.Run("signed", func(t *testing.T) { t.Parallel(); identitySigned(t, d) })
 	t.Run("unsubscribe", func(t *testing.T) { t.Parallel(); identityUnsubscribe(t, d) })
+	t.Run("domain", func(t *testing.T) { t.Parallel(); identityDomain(t, d) })
 	t.Run("do not send", func(t *testing.T) { t.Parallel(); identityRejects(t, d) })
 }
 
@@ -93,6 +95,45 @@ func identityUnsubscribe(t *testing.T, d *dev) {
 	}
 	if r := d.results(t, mail(to))[0]; r["status"] != "rejected" || r["reject_reason"] != "unsub" {
 		t.Errorf("after the click: %v", r)
+	}
+}
+
+var linkToVerify = regexp.MustCompile(`http://\S+/verify-domain/\S+`)
+
+// identityDomain adds a domain, gets the link that is mailed to a mailbox of it, and confirms.
+func identityDomain(t *testing.T, d *dev) {
+	d = d.fresh(t)
+	_, domain, _ := strings.Cut(unique(t, "x"), "@")
+	d.must(t, "/api/1.0/senders/add-domain", object{"domain": domain})
+	sent := d.must(t, "/api/1.0/senders/verify-domain", object{"domain": domain, "mailbox": "postmaster"}).(object)
+	if sent["status"] != "sent" || sent["email"] != "postmaster@"+domain {
+		t.Fatalf("%v", sent)
+	}
+	var text string
+	wait(t, 20*time.Second, "the mail to the mailbox", func() bool {
+		var list inboxList
+		d.inbox(t, "/api/v1/search?query=to:postmaster@"+domain, &list)
+		if len(list.Messages) == 0 {
+			return false
+		}
+		var raw []byte
+		d.inbox(t, "/api/v1/message/"+list.Messages[0].ID+"/raw", &raw)
+		text = string(raw)
+		return true
+	})
+	link := linkToVerify.FindString(strings.ReplaceAll(text, "=\r\n", ""))
+	if code, page := d.get(link); code != http.StatusOK || !strings.Contains(page, domain) {
+		t.Fatalf("the page of %q: %d %s", link, code, page)
+	}
+	for url, want := range map[string]int{link: http.StatusOK, link + "x": http.StatusNotFound} {
+		res, err := http.Post(url, "application/x-www-form-urlencoded", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", url, res.StatusCode, want)
+		}
 	}
 }
 
