@@ -23,6 +23,7 @@ const (
 	MaxFiles       = 500
 	MaxFileName    = 255 // bytes
 	MaxKey         = 255 // bytes of an idempotency key
+	maxHops        = 50  // Received fields (RFC 5321 §6.3)
 	MaxAhead       = 366 * 24 * time.Hour
 )
 
@@ -108,13 +109,20 @@ func checkContent(c *sender.Content) error {
 	if len(c.Headers) > MaxHeaders {
 		return sender.Invalid("headers", "%d headers are more than the %d that a message may add", len(c.Headers), MaxHeaders)
 	}
+	hops := 0
 	for _, h := range c.Headers {
+		if strings.EqualFold(h.Name, "Received") {
+			hops++
+		}
 		if !headerName(h.Name) {
 			return sender.Invalid("headers", "%.80q is not a header name (RFC 5322 §2.2: 1 to 76 printable ASCII characters without a colon)", h.Name)
 		}
 		if err := line("headers."+h.Name, h.Value, MaxHeaderValue); err != nil {
 			return err
 		}
+	}
+	if hops >= maxHops {
+		return sender.Invalid("headers", "the mail has passed %d hosts: it is in a loop (5.4.6)", hops)
 	}
 	return nil
 }

@@ -173,7 +173,13 @@ func TestRefused(t *testing.T) {
 		"second header": {"headers.X-Two", func(s *sender.Submission) {
 			s.Content.Headers = append(s.Content.Headers, sender.Header{Name: "X-Two", Value: "\n"})
 		}},
-		"image of no image":    {"images[0].type", func(s *sender.Submission) { s.Content.Images[0].Type = "text/html" }},
+		"image of no image": {"images[0].type", func(s *sender.Submission) { s.Content.Images[0].Type = "text/html" }},
+		"loop": {"headers", func(s *sender.Submission) {
+			s.Content.Headers = nil
+			for range 50 {
+				s.Content.Headers = append(s.Content.Headers, sender.Header{Name: "received", Value: "from a by b"})
+			}
+		}},
 		"reserved tag":         {"tags[0]", func(s *sender.Submission) { s.Tags[0] = "_internal" }},
 		"tag with a separator": {"tags[0]", func(s *sender.Submission) { s.Tags[0] = "a\x1fb" }},
 		"second tag":           {"tags[1]", func(s *sender.Submission) { s.Tags = append(s.Tags, "\n") }},
