@@ -348,3 +348,40 @@ func bindKey(f *pflag.FlagSet, scope bool) (account *int64, s *string) {
 	}
 	return account, s
 }
+
+func bindEd25519(f *pflag.FlagSet) *bool {
+	return f.Bool("ed25519", false, "sign with the Ed25519 key alone instead of with both")
+}
+
+func bindPause(c *cobra.Command, why bool) *pauseOptions {
+	f, o := c.Flags(), &pauseOptions{}
+	o.given = f.Changed
+	f.StringVar(&o.shard, "shard", "", "only this shard")
+	f.Int64Var(&o.account, "account", 0, "only this account")
+	if why {
+		f.StringVar(&o.why, "why", "", "why, for whoever finds it paused")
+	}
+	return o
+}
+
+// bindFilter is what commands choose jobs by. Accounts are no part of it: jobs do not carry them, rows do.
+func bindFilter(c *cobra.Command, reason, limit bool) *jobs.Filter {
+	f, flags := &jobs.Filter{}, c.Flags()
+	flags.StringVar(&f.Kind, "kind", "", "only jobs of this kind")
+	flags.StringVar(&f.Shard, "shard", "", "only jobs of this shard")
+	if reason {
+		flags.StringVar(&f.Reason, "reason", "", "only jobs with this in their reason")
+	}
+	if limit {
+		flags.IntVar(&f.Limit, "limit", 100, fmt.Sprintf("how many at most, 1 to %d", jobs.MaxList))
+	}
+	return f
+}
+
+func bindRebuild(f *pflag.FlagSet) (shard *string, wipe *bool) {
+	return f.String("shard", "", "only this shard"), f.Bool("wipe", false, "empty the queue first; dead jobs and events stay")
+}
+
+func bindAll(f *pflag.FlagSet) *bool {
+	return f.Bool("all", false, "all dead jobs, or all that --kind, --shard and --reason choose")
+}

@@ -96,20 +96,21 @@ func domainAdd() *cobra.Command {
 }
 
 func domainVouch() *cobra.Command {
-	var ed25519 bool
+	var ed25519 *bool
 	c := domainLine("vouch DOMAIN --account ID [--ed25519]", "Give an account a sending domain by your word alone: nothing is looked up in DNS", true, cobra.ExactArgs(1),
 		func(args []string) (domainVerb, error) {
 			return func(ctx context.Context, d *domains.Domains, account int64) (domains.Domain, error) {
 				if err := d.Vouch(ctx, account, args[0]); err != nil {
 					return domains.Domain{}, err
 				}
-				return d.Sign(ctx, account, args[0], ed25519)
+				return d.Sign(ctx, account, args[0], *ed25519)
 			}, nil
 		})
 	c.Long = `Give an account a sending domain that is verified by your word: whoever runs this installation says that the domain
 is the account's. No look-up in DNS is made for it, now or later, so nothing notices when a record is missing: receivers
-will still look for the DKIM records that are printed. A domain that the account has already is vouched for from now on.`
-	c.Flags().BoolVar(&ed25519, "ed25519", false, "sign with the Ed25519 key alone instead of with both")
+will still look for the DKIM records that are printed. A domain that the account has already is vouched for from now on.
+Running processes know of it within a minute.`
+	ed25519 = bindEd25519(c.Flags())
 	return c
 }
 

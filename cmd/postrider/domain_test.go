@@ -63,6 +63,11 @@ func TestDomainCommands(t *testing.T) {
 			t.Errorf("domain %s: exit %d, want %d: %s\nwant %s", c.line, code, c.code, out, c.says)
 		}
 	}
+	checkDomainAnswer(t, file)
+}
+
+func checkDomainAnswer(t *testing.T, file string) {
+	t.Helper()
 	_, out := domainWords(t, "show", "example.com", "--account", "2", "--json", "--config", file)
 	var got struct {
 		Domain   string

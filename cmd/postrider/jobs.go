@@ -70,20 +70,6 @@ const (
 	allJobs = 10 * time.Minute // for a command that may go through all of them
 )
 
-// bindFilter is what commands choose jobs by. Accounts are no part of it: jobs do not carry them, rows do.
-func bindFilter(c *cobra.Command, reason, limit bool) *jobs.Filter {
-	f, flags := &jobs.Filter{}, c.Flags()
-	flags.StringVar(&f.Kind, "kind", "", "only jobs of this kind")
-	flags.StringVar(&f.Shard, "shard", "", "only jobs of this shard")
-	if reason {
-		flags.StringVar(&f.Reason, "reason", "", "only jobs with this in their reason")
-	}
-	if limit {
-		flags.IntVar(&f.Limit, "limit", 100, fmt.Sprintf("how many at most, 1 to %d", jobs.MaxList))
-	}
-	return f
-}
-
 // jobsAnswer is what jobs stats says. What waits in rows is counted from the shards, so it is right without the queue.
 type jobsAnswer struct {
 	Lanes     []laneAnswer `json:"lanes"`

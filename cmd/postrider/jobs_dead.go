@@ -68,8 +68,7 @@ func jobsDeadShow() *cobra.Command {
 func jobsDeadReplay() *cobra.Command {
 	c := &cobra.Command{Use: "replay NUMBER... | --all", Short: "Give dead jobs to the handlers once more", Args: arguments(cobra.ArbitraryArgs)}
 	o, f := bindOperator(c), bindFilter(c, true, false)
-	flags := c.Flags()
-	every := flags.Bool("all", false, "all dead jobs, or all that --kind, --shard and --reason choose")
+	every := bindAll(c.Flags())
 	c.RunE = func(c *cobra.Command, args []string) error {
 		numbers, err := toReplay(args, *every, *f)
 		if err != nil {

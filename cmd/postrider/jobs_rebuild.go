@@ -29,9 +29,8 @@ type rebuildAnswer struct {
 func jobsRebuild() *cobra.Command {
 	c := &cobra.Command{Use: "rebuild", Short: "Ring again for all that is due, from the rows of the shards", Args: arguments(cobra.NoArgs),
 		Long: "Ring again for all that is due, from the rows of the shards. It is never needed: the sweepers do the same all the time.\nIt does it at once, and shows that the queue holds nothing that the rows do not."}
-	o, flags := bindOperator(c), c.Flags()
-	shard := flags.String("shard", "", "only this shard")
-	wipe := flags.Bool("wipe", false, "empty the queue first; dead jobs and events stay")
+	o := bindOperator(c)
+	shard, wipe := bindRebuild(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *wipe && *shard != "" {
 			return usageError{errors.New("--wipe empties the queue for all shards: leave out --shard, so that all are rung for")}

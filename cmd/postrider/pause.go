@@ -25,17 +25,6 @@ type pauseOptions struct {
 	given      func(flag string) bool
 }
 
-func bindPause(c *cobra.Command, why bool) *pauseOptions {
-	f, o := c.Flags(), &pauseOptions{}
-	o.given = f.Changed
-	f.StringVar(&o.shard, "shard", "", "only this shard")
-	f.Int64Var(&o.account, "account", 0, "only this account")
-	if why {
-		f.StringVar(&o.why, "why", "", "why, for whoever finds it paused")
-	}
-	return o
-}
-
 // pause is what the command line names. An empty --shard or --account is refused: a script with an unset variable must
 // not stop everything.
 func (o *pauseOptions) pause(kind string) (shards.Pause, error) {

@@ -84,7 +84,7 @@ const lineBreaks = 7 // of nasty
 var never = [...]string{"bcc", "received", "return-path", "dkim-signature", "authentication-results", "delivered-to", "x-canary"}
 
 // noHeader are the texts that stand in no header: bodies, and what stays with us. Feedback's parts lose what is no letter.
-var noHeader = [...]string{".HTML", ".Text", ".Content", "Metadata", "Tags[", "Subaccount", "IdempotencyKey", "BccAddress", "ReturnPathDomain", "Feedback.",
+var noHeader = [...]string{".HTML", ".Text", ".Content", "Metadata", "Tags[", "Subaccount", "IdempotencyKey", "BccAddress", "ReturnPathDomain", "Feedback.", "Pool",
 	"Submission.Recipients[0].Address", "Content.Recipients[0].Shown"} // only Shown of who gets a copy of another's mail
 
 func inHeader(path string) bool {

@@ -11,12 +11,6 @@ import (
 	"github.com/postrider/postrider/sender/store"
 )
 
-// How long an address stays on the do-not-send list, as in Mandrill.
-const (
-	hardBounceLife = 7 * 24 * time.Hour
-	complaintLife  = 365 * 24 * time.Hour
-)
-
 // errEarly is a report that overtook the record of its delivery: its sender tries again, and by then that is there.
 var errEarly = errors.New("the delivery is not recorded yet")
 
