@@ -38,13 +38,11 @@ func (d *Dispatcher) claim(ctx context.Context, shard string) yield {
 	take.Without = m.PausedAccounts(JobDeliver, shard)
 	since := time.Now() // before the commit: a freeze right after it must not make the claim look younger than it is
 	claimed, err := d.cfg.Store.Claim(ctx, shard, take)
-	if err != nil {
-		if ctx.Err() == nil {
-			d.cfg.Log.Debug("due messages not claimed", zap.String("shard", shard), zap.Error(err))
-			d.mu.Lock()
-			d.doubt(shard)
-			d.mu.Unlock()
-		}
+	if err != nil { // cut off by our own end, too: it may have been committed all the same
+		d.cfg.Log.Debug("due messages not claimed", zap.String("shard", shard), zap.Error(err))
+		d.mu.Lock()
+		d.doubt(shard)
+		d.mu.Unlock()
 		return drained // the sweeper rings again
 	}
 	end := d.took(shard, take, claimed)
