@@ -17,6 +17,8 @@ const (
 	KindUnknownMessage                         // no such message
 	KindUnknownSubaccount                      // no such subaccount
 	KindUnknownReject                          // no such entry of the do-not-send list
+	KindUnknownIP                              // no such address that mail is sent from
+	KindUnknownPool                            // no such pool of addresses
 	KindTooLarge                               // the body is over the limit
 	KindTooMany                                // too many calls
 	KindConflict                               // idempotency key used with another body

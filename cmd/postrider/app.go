@@ -176,7 +176,8 @@ func (a *app) build() (err error) {
 		return err
 	}
 	a.relay = relay.New(relay.Config{Hostname: a.cfg.Hostname, Key: key, Store: st, Ledger: a.ledger, Log: a.log, Metrics: a.metrics})
-	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Domains: a.domains, Ready: a.ready, Track: links, Warn: a.warn, At: a.dispatch.At})
+	a.api = api.New(api.Config{Shards: a.shards, Store: st, Door: a.door, Log: a.log, Domains: a.domains, Resolver: c.resolver(),
+		Addresses: func() []api.Address { return addresses(a.deliver.Sources()) }, Ready: a.ready, Track: links, Warn: a.warn, At: a.dispatch.At})
 	return nil
 }
 

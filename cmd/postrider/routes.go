@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
 
+	"github.com/postrider/postrider/sender/api"
 	"github.com/postrider/postrider/sender/deliver"
 )
 
@@ -54,9 +57,34 @@ func (d deliveryConfig) pools() (func(account int64, asked string) string, error
 		of[account] = pool
 	}
 	return func(account int64, asked string) string {
+		if asked == "Main Pool" && known[""] { // as the API calls the default pool
+			return ""
+		}
 		if asked != "" && known[asked] {
 			return asked
 		}
 		return of[account]
 	}, nil
+}
+
+// addresses are the sources as the API tells of them.
+func addresses(sources []deliver.SourceState) []api.Address {
+	out := make([]api.Address, len(sources))
+	for i, s := range sources {
+		out[i] = api.Address{IP: s.Address.String(), Hostname: s.Hostname, Pool: s.Pool, WarmingUp: s.Limit > 0, SentToday: s.Sent, LimitToday: s.Limit}
+		if len(s.Warmup) > 0 {
+			out[i].WarmupStart, out[i].WarmupEnd = s.Since, s.Since.AddDate(0, 0, len(s.Warmup))
+		}
+	}
+	return out
+}
+
+// resolver asks the configured servers, or the system's if there are none.
+func (d deliveryConfig) resolver() *net.Resolver {
+	if len(d.Resolvers) == 0 {
+		return nil
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, d.Resolvers[0])
+	}}
 }

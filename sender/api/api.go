@@ -34,6 +34,9 @@ type Config struct {
 	Track   http.Handler                     // answers under /u/, for links in mail; may be nil
 	Warn    func() []string                  // a line for each thing that is degraded though sends are accepted; may be nil
 	At      func(shard string, at time.Time) // says that a message was moved to a time
+
+	Addresses func() []Address // that mail is sent from, in the order of the configuration; may be nil, for none
+	Resolver  *net.Resolver    // for the names of addresses; nil for the system's
 }
 
 // The limits of a request.
@@ -54,6 +57,7 @@ type API struct {
 	cfg    Config
 	bodies *semaphore.Weighted
 	server *http.Server
+	began  time.Time
 }
 
 // call is one authenticated request.
@@ -75,7 +79,7 @@ type method struct {
 
 // New makes the API; Run serves it.
 func New(cfg Config) *API {
-	a := &API{cfg: cfg, bodies: semaphore.NewWeighted(maxBodiesHeld)}
+	a := &API{cfg: cfg, bodies: semaphore.NewWeighted(maxBodiesHeld), began: time.Now()}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = func(err error, c echo.Context) {
@@ -158,6 +162,20 @@ func (a *API) methods() map[string]method {
 		"whitelists/add":    {a.allowlistsAdd, nil}, // their older names
 		"whitelists/list":   {a.allowlistsList, read},
 		"whitelists/delete": {a.allowlistsDelete, nil},
+
+		"ips/list":             {a.ipsList, read},
+		"ips/info":             {a.ipsInfo, read},
+		"ips/list-pools":       {a.ipsPools, read},
+		"ips/pool-info":        {a.ipsPool, read},
+		"ips/check-custom-dns": {a.ipsCheckDNS, read},
+		"ips/provision":        {a.ipsChange, nil},
+		"ips/start-warmup":     {a.ipsChangeIP, nil},
+		"ips/cancel-warmup":    {a.ipsChangeIP, nil},
+		"ips/set-pool":         {a.ipsChangeIP, nil},
+		"ips/set-custom-dns":   {a.ipsChangeIP, nil},
+		"ips/delete":           {a.ipsChangeIP, nil},
+		"ips/create-pool":      {a.ipsCreatePool, nil},
+		"ips/delete-pool":      {a.ipsDeletePool, nil},
 	}
 }
 

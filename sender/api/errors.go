@@ -31,6 +31,8 @@ var errorTable = map[sender.ErrorKind]wireError{
 	sender.KindUnknownMessage:    {http.StatusNotFound, 11, "Unknown_Message"},
 	sender.KindUnknownSubaccount: {http.StatusNotFound, 12, "Unknown_Subaccount"},
 	sender.KindUnknownReject:     {http.StatusNotFound, 4, "Invalid_Reject"},
+	sender.KindUnknownIP:         {http.StatusNotFound, 13, "Unknown_IP"},
+	sender.KindUnknownPool:       {http.StatusNotFound, 15, "Unknown_Pool"},
 	sender.KindTooLarge:          {http.StatusRequestEntityTooLarge, -1, "ValidationError"},
 	sender.KindTooMany:           {http.StatusTooManyRequests, 429, "RequestLimitExceeded"},
 	sender.KindConflict:          {http.StatusConflict, -2, "ValidationError"},

@@ -32,6 +32,8 @@ var problemTypes = map[sender.ErrorKind]problemType{
 	sender.KindUnknownMessage:    {"unknown-message", "No such message", "The account has no message with this id, or it is older than messages are kept."},
 	sender.KindUnknownSubaccount: {"unknown-subaccount", "No such subaccount", "Leave the field out, or name a subaccount that exists."},
 	sender.KindUnknownReject:     {"unknown-reject", "Address not on the list", "The do-not-send list has no entry for this address: nothing needs to be deleted."},
+	sender.KindUnknownIP:         {"unknown-ip", "No such address", "Mail is not sent from this address: [[delivery.sources]] of the configuration file lists all that there are."},
+	sender.KindUnknownPool:       {"unknown-pool", "No such pool", "No address belongs to this pool: [[delivery.sources]] of the configuration file says which belongs to which."},
 	sender.KindTooLarge:          {"too-large", "Body too large", "A body has at most 25 MiB, attachments in base64 included."},
 	sender.KindTooMany:           {"too-many", "Too many calls", "Wait for as many seconds as Retry-After says."},
 	sender.KindConflict:          {"conflict", "Conflict", "What is asked for does not fit what has happened since; the detail says what that is."},
