@@ -64,10 +64,11 @@ type arrivals struct {
 	sessions   int
 	last       time.Time
 	latency    histogram // of first arrivals, from hand-over
+	signatures [4]int    // first arrivals with 0, 1, 2 and more DKIM-Signature fields
 }
 
 // record notes the arrival of the messages of one mail.
-func (a *arrivals) record(serials []int, sent, now time.Time) {
+func (a *arrivals) record(serials []int, s stamp, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, serial := range serials {
@@ -75,10 +76,11 @@ func (a *arrivals) record(serials []int, sent, now time.Time) {
 			a.duplicates++
 			continue
 		}
-		if now.Before(sent) {
+		if now.Before(s.sent) {
 			a.early++
 		}
-		a.latency.add(now.Sub(sent))
+		a.latency.add(now.Sub(s.sent))
+		a.signatures[min(s.signatures, len(a.signatures)-1)]++
 		a.last = now
 	}
 }

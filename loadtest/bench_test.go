@@ -23,7 +23,7 @@ func TestLoadThroughRealPostfix(t *testing.T) {
 	}
 	defer os.RemoveAll(dir)
 	sink := startSink(t)
-	p, err := startPostfix(t.Context(), path, dir, sink.Addr(), true)
+	p, err := startPostfix(t.Context(), path, dir, sink.Addr(), postfixTuned)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,19 +74,29 @@ func leftovers(t *testing.T) []string {
 
 func TestBenchFromStartToEnd(t *testing.T) {
 	before := len(leftovers(t))
-	rep, err := testBench(t).Run(t.Context())
+	b := testBench(t)
+	b.Signed = true
+	rep, err := b.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, peerMissing := findPostfix()
-	rows, ratios := 4, 2
+	rows, ratios := 10, 8
 	if peerMissing != nil {
-		rows, ratios = 2, 0
+		rows, ratios = 6, 4
+	} else if rep.Rows[4].Absent != "" {
+		ratios = 6
 	}
 	if len(rep.Rows) != rows || len(rep.Ratios) != ratios || rep.Bad() != "" {
 		t.Fatalf("%+v", rep)
 	}
-	for _, r := range rep.Rows {
+	for i, r := range rep.Rows {
+		if r.System == signedPostfix && r.Absent != "" {
+			continue
+		}
+		if want := []int{0, 2, 1, 0, 1}[i%(rows/2)]; r.Signatures != want || r.WrongSigned != 0 {
+			t.Errorf("%d signatures expected of %s, want %d; %d others", r.Signatures, r.System, want, r.WrongSigned)
+		}
 		if r.DeliveredPerS == nil || *r.DeliveredPerS <= 0 || r.CPU == nil || r.Failed != 0 {
 			t.Errorf("%+v", r)
 		}
@@ -98,6 +108,40 @@ func TestBenchFromStartToEnd(t *testing.T) {
 	}
 	if n := len(leftovers(t)); n != before {
 		t.Errorf("left %d folders", n-before)
+	}
+}
+
+func TestBenchFailsWhenMailIsNotSigned(t *testing.T) {
+	b := testBench(t)
+	b.Cases, b.Rounds, b.Postfix, b.Signed = b.Cases[:1], 1, "none", true
+	t.Setenv("LOADTEST_FAULT", "unsigned")
+	rep, err := b.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "postrider rsa+ed25519 delivered 30 messages at 1 connections that do not carry 2 DKIM-Signature fields"; rep.Bad() != want {
+		t.Errorf("%q, want %q", rep.Bad(), want)
+	}
+}
+
+// TestBenchWithoutOpendkim says so in its place, and compares the rest.
+func TestBenchWithoutOpendkim(t *testing.T) {
+	runs := map[BenchCase]map[string][]benchRun{{50, 1}: {}}
+	for name, speed := range map[string]float64{plainPostrider: 100, signedPostrider: 60, ed25519Postrider: 89, plainPostfix: 10} {
+		runs[BenchCase{50, 1}][name] = []benchRun{{Report: Report{Over: "x", DeliveredPerS: &speed}}}
+	}
+	systems := []benched{{name: plainPostrider}, {name: signedPostrider}, {name: ed25519Postrider}, {name: plainPostfix}, {name: signedPostfix, absent: "not installed"}}
+	rep := newBenchReport(Bench{Cases: []BenchCase{{50, 1}}}, systems, runs, nil)
+	var out bytes.Buffer
+	rep.Print(&out)
+	for _, want := range []string{"postfix+opendkim     50  not installed", "postrider: 10.00 times", "ed25519: 0.60 times the messages a second of postrider, - times the CPU a message\n",
+		"postrider ed25519: 0.89 times the messages a second of postrider, - times the CPU a message (goal for messages ≥ 0.9: MISSED)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if rep.Bad() != "" || len(rep.Ratios) != 3 {
+		t.Errorf("%q, %d ratios", rep.Bad(), len(rep.Ratios))
 	}
 }
 

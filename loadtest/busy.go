@@ -20,8 +20,8 @@ type Busy struct {
 }
 
 // watch measures from now until the returned function is called. What cannot be read is left out.
-func watch(phase string, pid int) (stop func() Busy) {
-	meter, start := Meter{PIDs: []int{pid}}, time.Now()
+func watch(phase string, pids ...int) (stop func() Busy) {
+	meter, start := Meter{PIDs: pids}, time.Now()
 	system, systemErr := meter.cpu()
 	all, allErr := machineCPU()
 	own := ownCPU()

@@ -183,6 +183,18 @@ func TestHTTPDeadlineAndInterrupt(t *testing.T) {
 	}
 }
 
+func TestEachKeyHasItsSender(t *testing.T) {
+	l := testLoad(nil)
+	l.Froms = []string{"one@a.test", "two@b.test"}
+	m := newMail("r", l)
+	for seq := range 4 {
+		text := string(m.appendJSON(nil, "k", submission{seq: seq}))
+		if !strings.Contains(text, `"from_email":"`+l.Froms[seq%2]+`"`) {
+			t.Errorf("message %d: %.80s", seq, text)
+		}
+	}
+}
+
 func TestMailHasItsSizeAndDoesNotRepeat(t *testing.T) {
 	for _, size := range []int{0, 1, 2, 77, 78, 79, 100, 2048, 300_000} {
 		l := testLoad(nil)

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	maxAccounts    = 100_000
-	accountTimeout = time.Minute // for one `account create`
-	accountsAtOnce = 4
+	maxAccounts     = 100_000
+	operatorTimeout = time.Minute // for one command
+	accountsAtOnce  = 4
 )
 
 // Ready is what `postrider dev --ready-file` writes, as far as it is of use here.
@@ -67,23 +67,52 @@ func ReadKeys(path string) ([]string, error) {
 	return keys, nil
 }
 
+// account is what `account create` says of the account that it made.
+type account struct {
+	ID  int64  `json:"account"`
+	Key string `json:"key"`
+}
+
 // MakeAccounts makes n accounts by the operator's command and returns a key of each, in order.
 func MakeAccounts(ctx context.Context, postrider, config string, n int) ([]string, error) {
+	accounts, err := makeAccounts(ctx, operator{postrider, config}, n)
+	keys := make([]string, len(accounts))
+	for i, a := range accounts {
+		keys[i] = a.Key
+	}
+	return keys, err
+}
+
+func makeAccounts(ctx context.Context, o operator, n int) ([]account, error) {
 	if n < 1 || n > maxAccounts {
 		return nil, fmt.Errorf("--accounts must be between 1 and %d", maxAccounts)
 	}
+	name, all := newName(), make([]account, n)
+	err := severally(ctx, n, func(ctx context.Context, i int) error {
+		text, err := o.run(ctx, "account", "create", "--name", fmt.Sprintf("loadtest %s %d", name, i), "--json")
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, &all[i]); err != nil || all[i].Key == "" {
+			return errors.New("account create: its answer holds no key")
+		}
+		return nil
+	})
+	return all, err
+}
+
+// severally calls fn for 0 to n-1, a few at a time, until one of them fails.
+func severally(ctx context.Context, n int, fn func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	name, keys, turns := newName(), make([]string, n), make(chan int)
+	turns := make(chan int)
 	var wg sync.WaitGroup
 	for range accountsAtOnce {
 		wg.Go(func() {
 			for i := range turns {
-				key, err := makeAccount(ctx, postrider, config, fmt.Sprintf("loadtest %s %d", name, i))
-				if err != nil {
+				if err := fn(ctx, i); err != nil {
 					cancel(err)
 				}
-				keys[i] = key
 			}
 		})
 	}
@@ -92,24 +121,25 @@ func MakeAccounts(ctx context.Context, postrider, config string, n int) ([]strin
 	}
 	close(turns)
 	wg.Wait()
-	return keys, context.Cause(ctx)
+	return context.Cause(ctx)
 }
 
-func makeAccount(ctx context.Context, postrider, config, name string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, accountTimeout)
+// operator runs commands of a postrider program.
+type operator struct{ program, config string }
+
+// run is the output of a command, like run(ctx, "account", "list").
+func (o operator) run(ctx context.Context, words ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, operatorTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, postrider, "account", "create", "--name", name, "--json", "--config", config)
+	cmd := exec.CommandContext(ctx, o.program, append(words, "--config", o.config)...)
 	cmd.WaitDelay = time.Second
+	name := strings.Join(words[:min(len(words), 2)], " ")
 	out, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return "", fmt.Errorf("account create: %w: %s", err, bytes.TrimSpace(exit.Stderr[:min(len(exit.Stderr), maxFirstText)]))
+		return nil, fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(exit.Stderr[:min(len(exit.Stderr), maxFirstText)]))
 	}
 	if err != nil {
-		return "", fmt.Errorf("account create: %w", err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	var made struct{ Key string }
-	if err := json.Unmarshal(out, &made); err != nil || made.Key == "" {
-		return "", errors.New("account create: its answer holds no key")
-	}
-	return made.Key, nil
+	return out, nil
 }

@@ -36,6 +36,8 @@ type Load struct {
 	User string   // SMTP: AUTH PLAIN name, in clear; no AUTH when there are no Keys
 	Keys []string // API keys, taken in turns by each submission (HTTP) or each connection (SMTP)
 	From string   // sender address
+	// Froms are sender addresses, of each key one, by HTTP; none means From.
+	Froms []string
 	// Domains of the recipients, in turns; none means twenty that nobody owns.
 	Domains []string
 
@@ -88,6 +90,10 @@ func (l Load) check() error {
 		return errors.New("--timeout must be above 0")
 	case !plain(l.From):
 		return fmt.Errorf("--from %q is not a plain address", l.From)
+	case len(l.Froms) > 0 && (l.SMTP != "" || len(l.Froms) != len(l.Keys)):
+		return errors.New("a sender address for each key goes by HTTP only, and each key needs one")
+	case slices.ContainsFunc(l.Froms, func(a string) bool { return !plain(a) }):
+		return errors.New("a sender is not a plain address")
 	case slices.ContainsFunc(l.Domains, func(d string) bool { return !plain(d) }):
 		return errors.New("a recipients' domain is not a plain name")
 	case slices.ContainsFunc(l.Keys, func(k string) bool { return !plain(k) }):

@@ -17,7 +17,7 @@ const (
 // it smaller; each mail takes a window of one pool, so making it costs a copy.
 type mail struct {
 	run        string
-	from       string
+	froms      []string // in turns, as the keys are
 	size       int
 	recipients int
 	domains    []string // of recipients, in turns
@@ -27,7 +27,10 @@ type mail struct {
 }
 
 func newMail(run string, l Load) *mail {
-	m := &mail{run: run, from: l.From, size: l.Size, recipients: l.Recipients, domains: l.Domains, windows: 4096, date: time.Now().Format(time.RFC1123Z)}
+	m := &mail{run: run, froms: l.Froms, size: l.Size, recipients: l.Recipients, domains: l.Domains, windows: 4096, date: time.Now().Format(time.RFC1123Z)}
+	if len(m.froms) == 0 {
+		m.froms = []string{l.From}
+	}
 	if len(m.domains) == 0 {
 		m.domains = sinkDomains()
 	}
@@ -84,7 +87,7 @@ func (m *mail) appendJSON(b []byte, key string, s submission) []byte {
 	if !s.at.IsZero() {
 		b = s.at.UTC().AppendFormat(append(b, `","send_at":"`...), time.DateTime)
 	}
-	b = append(append(b, `","message":{"from_email":"`...), m.from...)
+	b = append(append(b, `","message":{"from_email":"`...), m.froms[s.seq%len(m.froms)]...)
 	b = strconv.AppendInt(append(b, `","subject":"Load test `...), int64(s.seq), 10)
 	b = m.appendStamp(append(b, `","headers":{"X-Bench":"`...), s)
 	b = append(b, `"},"to":[`...)
@@ -101,7 +104,7 @@ func (m *mail) appendJSON(b []byte, key string, s submission) []byte {
 
 // appendMIME appends the mail as DATA sends it, with the final dot. No line of it starts with one.
 func (m *mail) appendMIME(b []byte, s submission) []byte {
-	b = append(append(b, "From: "...), m.from...)
+	b = append(append(b, "From: "...), m.froms[0]...)
 	b = m.appendRecipient(append(b, "\r\nTo: "...), s.first)
 	b = strconv.AppendInt(append(b, "\r\nSubject: Load test "...), int64(s.seq), 10)
 	b = append(append(b, "\r\nDate: "...), m.date...)

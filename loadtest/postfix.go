@@ -87,13 +87,14 @@ func findPostfix() (string, error) {
 	return path, nil
 }
 
-func startPostfix(ctx context.Context, path, dir, sink string, tuned bool) (*postfix, error) {
+// startPostfix starts one whose mail goes to sink, with so much more in its main.cf.
+func startPostfix(ctx context.Context, path, dir, sink, more string) (*postfix, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
 	p := &postfix{dir: dir, addr: "127.0.0.1:" + port}
-	if err := p.configure(sink, port, tuned); err != nil {
+	if err := p.configure(sink, port, more); err != nil {
 		return nil, fmt.Errorf("set Postfix up: %w", err)
 	}
 	if p.child, err = startChild("Postfix", filepath.Join(dir, "start.log"), path, "-c", filepath.Join(dir, "etc"), "start-fg"); err != nil {
@@ -106,7 +107,7 @@ func startPostfix(ctx context.Context, path, dir, sink string, tuned bool) (*pos
 	return p, nil
 }
 
-func (p *postfix) configure(sink, port string, tuned bool) error {
+func (p *postfix) configure(sink, port, more string) error {
 	for _, name := range []string{"", "etc", "queue", "data"} {
 		if err := os.MkdirAll(filepath.Join(p.dir, name), 0o755); err != nil {
 			return err
@@ -119,10 +120,7 @@ func (p *postfix) configure(sink, port string, tuned bool) error {
 	if err != nil {
 		return err
 	}
-	main := fmt.Sprintf(postfixMain, p.dir, host, sinkPort)
-	if tuned {
-		main += postfixTuned
-	}
+	main := fmt.Sprintf(postfixMain, p.dir, host, sinkPort) + more
 	if err := os.WriteFile(filepath.Join(p.dir, "etc", "main.cf"), []byte(main), 0o644); err != nil {
 		return err
 	}

@@ -23,7 +23,8 @@ type Report struct {
 	Delivered   *int      `json:"delivered"` // different messages that arrived
 	Lost        *int      `json:"lost"`      // taken, but not arrived
 	Duplicates  *int      `json:"duplicates"`
-	Sessions    *int      `json:"sessions"` // SMTP sessions at the sink
+	Sessions    *int      `json:"sessions"`   // SMTP sessions at the sink
+	Signatures  *[4]int   `json:"signatures"` // messages that arrived with 0, 1, 2 and more DKIM-Signature fields
 
 	Seconds       float64  `json:"seconds"`         // from the first submission to the last answer
 	AcceptedPerS  float64  `json:"accepted_per_s"`  // messages
@@ -78,6 +79,7 @@ func (r *run) reportArrivals(rep *Report) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	rep.Delivered, rep.Duplicates, rep.Sessions = ref(a.count()), ref(a.duplicates), ref(a.sessions)
+	rep.Signatures = ref(a.signatures)
 	if a.count() > 0 {
 		rep.DeliveredPerS = ref(round(float64(a.count()) / a.last.Sub(r.start).Seconds()))
 		rep.E2EP50, rep.E2EP99 = ref(millis(a.latency.quantile(.5))), ref(millis(a.latency.quantile(.99)))

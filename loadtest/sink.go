@@ -229,7 +229,7 @@ func (s *session) data() bool {
 		s.sink.tally.foreign(len(s.serials) + s.foreign)
 	} else {
 		s.join(stamp.run)
-		s.run.record(s.serials, stamp.sent, time.Now())
+		s.run.record(s.serials, stamp, time.Now())
 		s.sink.tally.foreign(s.foreign)
 	}
 	s.reset()
@@ -244,15 +244,16 @@ func (s *session) join(run string) {
 	}
 }
 
-// stamp is what X-Bench says.
+// stamp is what X-Bench says, and how often the mail is signed.
 type stamp struct {
-	run  string
-	sent time.Time
+	run        string
+	sent       time.Time
+	signatures int // DKIM-Signature fields (RFC 6376)
 }
 
 // content reads up to the final dot and picks the stamp out of the header.
 func (s *session) content() (found stamp, err error) {
-	header, fresh := true, true // fresh: at the start of a line
+	header, fresh, signatures := true, true, 0 // fresh: at the start of a line
 	for size := 0; size <= maxMail; {
 		line, err := s.line()
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
@@ -262,11 +263,14 @@ func (s *session) content() (found stamp, err error) {
 		switch {
 		case !fresh:
 		case string(line) == ".\r\n":
+			found.signatures = signatures
 			return found, nil
 		case header && len(line) == 2:
 			header = false
 		case header && len(line) > 8 && bytes.EqualFold(line[:8], []byte("x-bench:")):
 			found = s.parseStamp(line[8:])
+		case header && len(line) > 15 && bytes.EqualFold(line[:15], []byte("dkim-signature:")):
+			signatures++
 		}
 		fresh = err == nil
 	}

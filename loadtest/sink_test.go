@@ -70,6 +70,25 @@ func TestSinkCountsWhatArrives(t *testing.T) {
 	}
 }
 
+// TestSinkCountsSignatures counts fields of the header, however they are folded, and not what a body quotes.
+func TestSinkCountsSignatures(t *testing.T) {
+	s := startSink(t)
+	mail := func(serial int, header string) string {
+		return fmt.Sprintf("MAIL FROM:<a@b.test>\r\nRCPT TO:<user%d@d.test>\r\nDATA\r\n%sX-Bench: aaaa %d 1\r\n\r\nDKIM-Signature: no\r\n.\r\n", serial, header, serial)
+	}
+	long := strings.Repeat("DKIM-Signature: ", sinkBuffer/16) // fills the buffer to its end
+	field := "DKIM-Signature: v=1;\r\n dkim-signature: folded\r\n"
+	session := mail(0, "") + mail(1, field) + mail(1, field) + mail(2, "X-DKIM-Signature: no\r\n"+field+strings.ToLower(field)) +
+		mail(3, long+"dkim-signature: still the same\r\n") + mail(4, strings.Repeat(field, 5)) + "QUIT\r\n"
+	for _, piece := range []int{11, 1 << 20} {
+		s.tally.reset()
+		talk(t, s, session, piece)
+		if got, want := s.tally.open("aaaa").signatures, [4]int{1, 2, 1, 1}; got != want {
+			t.Errorf("pieces of %d: %v, want %v", piece, got, want)
+		}
+	}
+}
+
 func TestSinkAnswersWrongOrderAndForeignMail(t *testing.T) {
 	s := startSink(t)
 	replies := talk(t, s, "HELO x\r\nRCPT TO:<user1@d.test>\r\nDATA\r\nVRFY x\r\nNOOP\r\nMAIL FROM:<>\r\nRSET\r\nRCPT TO:<x@y.test>\r\n"+

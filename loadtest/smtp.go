@@ -121,7 +121,7 @@ func (c *smtpConn) send(s submission, deadline time.Time) (answer, error) {
 // envelope sends MAIL, a RCPT for each message and DATA, and returns the reply to each: all in one
 // write, or without pipelining one after the other's reply.
 func (c *smtpConn) envelope(s submission) ([]reply, error) {
-	b := append(append(c.buf[:0], "MAIL FROM:<"...), c.mail.from...)
+	b := append(append(c.buf[:0], "MAIL FROM:<"...), c.mail.froms[0]...)
 	b = append(b, ">\r\n"...)
 	for i := range c.mail.recipients {
 		b = c.mail.appendRecipient(append(b, "RCPT TO:<"...), s.first+i)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -40,6 +41,7 @@ type call struct {
 	ID      string
 	SendAt  string `json:"send_at"`
 	Message struct {
+		From    string `json:"from_email"`
 		Text    string
 		Headers map[string]string
 		To      []struct{ Email string }
@@ -56,6 +58,7 @@ type relay struct {
 	wg       sync.WaitGroup
 
 	early     time.Duration // scheduled messages leave so long before their time
+	unsigned  bool          // no mail is signed
 	deaf      bool          // cancel-scheduled is answered well and does nothing
 	mu        sync.Mutex
 	scheduled map[string]*time.Timer // by id
@@ -150,6 +153,9 @@ func (s *relay) deliver(c call, to string) {
 	if err == nil {
 		var w io.WriteCloser
 		if w, err = client.Data(); err == nil {
+			if n := s.signatures(c.Message.From); n > 0 {
+				fmt.Fprint(w, strings.Repeat("dkim-signature: v=1;\r\n b=\r\n", n))
+			}
 			fmt.Fprintf(w, "From: bench@example.com\r\nx-bench: %s\r\n\r\n%s", c.Message.Headers["X-Bench"], c.Message.Text)
 			err = w.Close()
 		}
@@ -162,6 +168,19 @@ func (s *relay) deliver(c call, to string) {
 	default:
 		client.Quit()
 	}
+}
+
+// signatures is how many a mail gets.
+func (s *relay) signatures(from string) int {
+	switch {
+	case s.unsigned:
+		return 0
+	case strings.HasSuffix(from, ".both.example.net"):
+		return 2
+	case strings.HasSuffix(from, ".ed25519.example.net"):
+		return 1
+	}
+	return 0
 }
 
 func (s *relay) session() (*smtp.Client, error) {
@@ -229,7 +248,13 @@ func playPostrider(args []string) {
 		}
 		return ""
 	}
-	if args[0] == "account" {
+	switch args[0] {
+	case "domain":
+		if !strings.HasSuffix(args[2], ".example.net") || flag("--account") != "2" {
+			panic(fmt.Sprint(args))
+		}
+		return
+	case "account":
 		fmt.Printf("{\"account\":2,\"name\":%q,\"key\":\"key-of-%d\"}\n", flag("--name"), os.Getpid())
 		return
 	}
@@ -240,6 +265,7 @@ func playPostrider(args []string) {
 		panic(err)
 	}
 	r := newRelay(flag("--sink"))
+	r.unsigned = os.Getenv("LOADTEST_FAULT") == "unsigned"
 	if os.Getenv("LOADTEST_FAULT") == "early and deaf" {
 		r.early, r.deaf = 1500*time.Millisecond, true
 	}

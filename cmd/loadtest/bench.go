@@ -13,6 +13,7 @@ func bench(ctx context.Context, args []string) error {
 	b, f := loadtest.Bench{Log: os.Stderr}, newFlags("bench")
 	f.StringVar(&b.Postrider, "postrider", "bin/postrider", "the `program` to measure")
 	f.StringVar(&b.Postfix, "postfix", "plain", "compare with Postfix: plain (its defaults), tuned or none")
+	f.BoolVar(&b.Signed, "signed", true, "also with DKIM signatures, and beside Postfix with opendkim; then at most 8 accounts send")
 	f.IntVar(&b.Accounts, "accounts", 200, "that send, in turns")
 	f.IntVar(&b.Size, "size", 2048, "`bytes` of text in a mail")
 	f.IntVar(&b.WarmUp, "warmup", 2000, "messages before each case")

@@ -13,7 +13,7 @@ import (
 
 func TestExitCodes(t *testing.T) {
 	for want, lines := range map[int][][]string{
-		0: {{"--help"}, {"send", "--help"}, {"sink", "-h"}, {"bench", "--help"}, {"schedule", "--help"}, {"fairness", "--help"}},
+		0: {{"--help"}, {"send", "--help"}, {"sink", "-h"}, {"bench", "--help"}, {"bench", "--signed=false", "--help"}, {"schedule", "--help"}, {"fairness", "--help"}},
 		1: {{"send", "--smtp", "127.0.0.1:1"}, {"send", "--ready-file", "/no/such"}, {"sink", "--addr", "no port"},
 			{"schedule", "--due", "0"}, {"fairness", "--seconds", "0"}},
 		2: {{}, {"frob"}, {"send"}, {"send", "--bogus"}, {"send", "extra"}, {"send", "--api", "http://127.0.0.1:1"},
