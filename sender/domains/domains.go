@@ -148,8 +148,13 @@ func (d *Domains) Vouch(ctx context.Context, account int64, domain string) error
 			return nil
 		}
 		s.Vouched, s.Verified, s.Next = true, d.now(), time.Time{}
+		if rotating(s) { // nobody will look for the next keys' records, so they are taken at once
+			retire(s, d.now())
+		}
 		for i := range s.Keys {
-			s.Keys[i].Published = d.now()
+			if k := &s.Keys[i]; k.Stage != store.StageOld {
+				k.Stage, k.Published = store.StageCurrent, d.now()
+			}
 		}
 		return nil
 	})

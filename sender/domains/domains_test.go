@@ -362,3 +362,29 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestVouchedInRotation vouches for a domain whose next keys wait for their records: they are taken at once, and it can be
+// rotated again.
+func TestVouchedInRotation(t *testing.T) {
+	w := open(t)
+	if _, err := w.Add(t.Context(), 1, "example.com"); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := w.Rotate(t.Context(), 1, "example.com"); err != nil || !d.Rotating {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if err := w.Vouch(t.Context(), 1, "example.com"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := w.Keys(t.Context(), 1, "example.com")
+	if err != nil || len(before) != 2 {
+		t.Fatal(before, err)
+	}
+	if d, err := w.Rotate(t.Context(), 1, "example.com"); err != nil || d.Rotating {
+		t.Errorf("%+v, %v", d, err)
+	}
+	after, err := w.Keys(t.Context(), 1, "example.com")
+	if err != nil || len(after) != 2 || after[0].Selector == before[0].Selector {
+		t.Errorf("rotated: %v, %v", after, err)
+	}
+}
