@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -144,7 +145,7 @@ func (a *app) build() (err error) {
 		return err
 	}
 	a.deliver, err = deliver.New(deliver.Config{Start: c.Start, Rules: c.rules(), Sources: sources,
-		Hostname: a.cfg.Hostname, Route: c.Route, Resolver: c.Resolvers, AllowPrivate: c.AllowPrivate, TrustAD: c.TrustAD,
+		Hostname: a.cfg.Hostname, Route: c.Route, Resolver: c.Resolvers, Port: c.Port, AllowPrivate: c.AllowPrivate, TrustAD: c.TrustAD,
 		PerSite: c.PerSite, Timeouts: timeouts, Log: a.log, Metrics: a.metrics})
 	if err != nil {
 		return err
@@ -189,14 +190,19 @@ func (a *app) warn() []string {
 	return nil
 }
 
-// returnPathDomain is where the bounces of mail from a domain go: where its submission says, where the domain's owner has
+// returnPathDomain is where the bounces of mail from a domain go: where its submission says, if the account may, where the domain's owner has
 // pointed a name at us (so that SPF passes for the From domain), or to the installation's own.
 func (a *app) returnPathDomain(account int64, domain, own string) string {
-	if own != "" {
-		return own
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	if own != "" && (!a.cfg.VerifiedOnly || own == a.cfg.ReturnPathDomain) {
+		return own
+	}
+	if _, parent, ok := strings.Cut(own, "."); ok { // another's name would send in another's name
+		if id, err := a.domains.Identity(ctx, account, parent); err == nil && id.ReturnPath == own {
+			return own
+		}
+	}
 	if id, err := a.domains.Identity(ctx, account, domain); err == nil && id.ReturnPath != "" {
 		return id.ReturnPath
 	}

@@ -75,6 +75,7 @@ func (c queueConfig) login() jobs.Login {
 
 type deliveryConfig struct {
 	Route        string            `toml:"route,omitempty"`         // host:port that takes all mail; empty: MX look-ups
+	Port         int               `toml:"port,omitempty"`          // where MX hosts listen; 25
 	TrustAD      bool              `toml:"trust_ad,omitempty"`      // believe the DNSSEC verdict of resolvers that are not on this machine
 	AllowPrivate bool              `toml:"allow_private,omitempty"` // deliver to loopback and private addresses
 	Resolvers    []string          `toml:"resolvers,omitempty"`

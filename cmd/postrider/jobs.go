@@ -120,12 +120,24 @@ func jobsStats() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		show := a.print
 		if o.json {
-			return printJSON(c, a)
+			show = func(c *cobra.Command) error { return printJSON(c, a) }
 		}
-		return a.print(c)
+		return errors.Join(show(c), a.incomplete())
 	}
 	return c
+}
+
+// incomplete says what the answer lacks: a script must not take the silence of the queue for an empty one.
+func (a jobsAnswer) incomplete() error {
+	switch {
+	case a.Queue != "up":
+		return errors.New("the queue did not answer, so what it holds is not counted: " + a.Queue)
+	case len(a.Missing) > 0:
+		return fmt.Errorf("%d shards did not answer, so what waits there is not counted: %s", len(a.Missing), strings.Join(a.Missing, " "))
+	}
+	return nil
 }
 
 func (a jobsAnswer) print(c *cobra.Command) error {

@@ -66,7 +66,7 @@ func (a *rebuildAnswer) rebuild(ctx context.Context, c *cobra.Command, q *jobs.Q
 		progress("the queue is empty")
 	}
 	for i, sh := range list {
-		after, err := st.Due(ctx, sh.Name, true, nil)
+		after, err := st.Due(ctx, sh.Name, store.Wanted{Bulk: true, Suspect: true})
 		var b store.Backlog
 		if err == nil {
 			b, err = st.Backlog(ctx, sh.Name)

@@ -198,7 +198,11 @@ func TestQueueThatRefuses(t *testing.T) {
 	}
 	w.due(t, "shard_0000")
 	var stats jobsAnswer
-	if w.answer(t, &stats, "stats"); stats.Due != 1 || !strings.Contains(strings.ToLower(stats.Queue), "authorization violation") {
+	code, out, err := w.jobs(t, "stats --json")
+	if err == nil || code != 1 {
+		t.Errorf("stats without the queue: exit %d, %v", code, err)
+	}
+	if err := json.Unmarshal([]byte(out), &stats); err != nil || stats.Due != 1 || !strings.Contains(strings.ToLower(stats.Queue), "authorization violation") {
 		t.Errorf("%+v", stats)
 	}
 }

@@ -38,9 +38,13 @@ func (a *app) public() string {
 	return strings.TrimRight(a.cfg.PublicURL, "/")
 }
 
+// platform is the account of the platform's own mail. Nobody has a key of it: whoever asks for a link to be mailed to a
+// stranger's mailbox must not find it among his own messages.
+const platform = 0
+
 // tellMailbox mails a text to a mailbox of a domain whose owner is to be found out.
-func (a *app) tellMailbox(ctx context.Context, account int64, to, subject, text string) error {
-	_, err := a.door.Accept(ctx, &sender.Submission{Account: account, System: true,
+func (a *app) tellMailbox(ctx context.Context, _ int64, to, subject, text string) error {
+	_, err := a.door.Accept(ctx, &sender.Submission{Account: platform, System: true,
 		Content:    sender.Content{From: sender.Address{Email: "postmaster@" + a.cfg.Hostname, Name: "Postrider"}, Subject: subject, Text: text},
 		Recipients: []sender.Recipient{{Address: sender.Address{Email: to}}}})
 	return err

@@ -40,9 +40,10 @@ func (d deliveryConfig) sources() ([]deliver.Source, error) {
 	return out, nil
 }
 
-// pools finds the pool of a message: the one that it asks for, if there is such a pool, or its account's.
+// pools finds the pool of a message: the one that it asks for, if there is such a pool and it is not other accounts' own, or
+// its account's.
 func (d deliveryConfig) pools() (func(account int64, asked string) string, error) {
-	known, of := map[string]bool{}, map[int64]string{}
+	known, of, taken := map[string]bool{}, map[int64]string{}, map[string]bool{}
 	for _, s := range d.Sources {
 		known[s.Pool] = true
 	}
@@ -54,13 +55,13 @@ func (d deliveryConfig) pools() (func(account int64, asked string) string, error
 		case !known[pool]:
 			return nil, fmt.Errorf("delivery.account_pools: account %d has the pool %q, which no source belongs to", account, pool)
 		}
-		of[account] = pool
+		of[account], taken[pool] = pool, true
 	}
 	return func(account int64, asked string) string {
 		if asked == "Main Pool" && known[""] { // as the API calls the default pool
 			return ""
 		}
-		if asked != "" && known[asked] {
+		if asked != "" && known[asked] && !taken[asked] { // what is some accounts' own is for no others
 			return asked
 		}
 		return of[account]

@@ -23,7 +23,7 @@ func TestSourcesAndPools(t *testing.T) {
 	for _, c := range []struct {
 		account     int64
 		asked, want string
-	}{{7, "", "news"}, {8, "", ""}, {8, "news", "news"}, {7, "unknown", "news"}} {
+	}{{7, "", "news"}, {8, "", ""}, {8, "news", ""}, {8, "Main Pool", ""}, {7, "unknown", "news"}} {
 		if got := pool(c.account, c.asked); got != c.want {
 			t.Errorf("account %d that asks for %q: pool %q", c.account, c.asked, got)
 		}

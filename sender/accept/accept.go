@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,10 +115,8 @@ func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, er
 	if err := check(sub); err != nil {
 		return nil, err
 	}
-	if from := sub.Content.From.Email; from != "" && d.cfg.MaySend != nil && !sub.System {
-		if err := d.cfg.MaySend(ctx, sub.Account, sender.Domain(from)); err != nil {
-			return nil, err
-		}
+	if err := d.maySend(ctx, sub); err != nil {
+		return nil, err
 	}
 	if sub.IdempotencyKey != "" {
 		unlock, err := d.keys.lock(ctx, fmt.Sprint(sub.Account, " ", sub.IdempotencyKey))
@@ -145,6 +144,26 @@ func (d *Door) Accept(ctx context.Context, sub *sender.Submission) ([]Result, er
 		d.results.WithLabelValues(string(r.Status)).Inc()
 	}
 	return results, nil
+}
+
+// maySend asks whether the account may send from the domains that its mail names as its author and its sender.
+func (d *Door) maySend(ctx context.Context, sub *sender.Submission) error {
+	if d.cfg.MaySend == nil || sub.System || sub.Content.From.Email == "" {
+		return nil
+	}
+	if err := d.cfg.MaySend(ctx, sub.Account, sender.Domain(sub.Content.From.Email)); err != nil {
+		return err
+	}
+	for _, h := range sub.Content.Headers {
+		if !strings.EqualFold(h.Name, "Sender") {
+			continue
+		}
+		_, domain, _ := strings.Cut(h.Value, "@")
+		if err := d.cfg.MaySend(ctx, sub.Account, strings.Trim(domain, "> \t")); err != nil {
+			return sender.Invalid("headers.Sender", "names a domain that is not verified for this account")
+		}
+	}
+	return nil
 }
 
 // Cancel takes back a scheduled message. The row decides: one whose attempt has begun, or that is not the account's, is

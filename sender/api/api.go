@@ -145,8 +145,8 @@ func (a *API) methods() map[string]method {
 		"messages/search":  {a.search, read},
 
 		"messages/list-scheduled":   {a.listScheduled, read},
-		"messages/cancel-scheduled": {a.cancelScheduled, send},
-		"messages/reschedule":       {a.reschedule, send},
+		"messages/cancel-scheduled": {a.cancelScheduled, nil},
+		"messages/reschedule":       {a.reschedule, nil},
 
 		"senders/domains":       {a.sendersDomains, read},
 		"senders/add-domain":    {a.addDomain, nil},

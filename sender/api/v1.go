@@ -26,8 +26,8 @@ func (a *API) routes() []route {
 	return []route{
 		{http.MethodPost, "/v1/messages", method{a.sendMail, send}},
 		{http.MethodGet, "/v1/messages/:id", method{a.showMail, read}},
-		{http.MethodPost, "/v1/messages/:id/cancel", method{a.cancelMail, send}},
-		{http.MethodPost, "/v1/messages/:id/reschedule", method{a.moveMail, send}},
+		{http.MethodPost, "/v1/messages/:id/cancel", method{a.cancelMail, nil}},
+		{http.MethodPost, "/v1/messages/:id/reschedule", method{a.moveMail, nil}},
 	}
 }
 

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,17 @@ func (st *site) later(now time.Time) error {
 	if least := now.Add(shutLeast / 2); until.Before(least) {
 		until = least
 	}
-	return &laterError{until, st.why() + "; next look at " + clock(until)}
+	return &laterError{until, st.outline() + "; next look at " + clock(until)}
+}
+
+// outline is why a site rests, for a message that is not the one of which the site said so: its words may name another
+// customer's recipient.
+func (st *site) outline() string {
+	last := &st.pace.last
+	if last.Code == 0 {
+		return st.domain + " is not answering"
+	}
+	return strings.TrimSpace(fmt.Sprintf("the mail hosts of %s answered %d %s to other mail", st.domain, last.Code, last.Enhanced))
 }
 
 // why says in words what the site said or did last.

@@ -171,6 +171,7 @@ func (s *session) content(data []byte) result {
 	if err := s.hear(); err != nil {
 		r := s.failed("dot", err)
 		r.Unknown = true // RFC 1047: it may have arrived, so a second copy is possible
+		r.Reply.Text += "; the outcome is unknown: it may have the message"
 		return r
 	}
 	s.mail = false

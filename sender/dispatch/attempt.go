@@ -151,7 +151,10 @@ func (d *Dispatcher) forget(it *item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.letGo(it.m.ID)
-	d.doubt(it.shard)
+	d.doubt(it.shard, it.m.ID)
+	if d.closing {
+		d.cut[it.shard] = append(d.cut[it.shard], it.ref())
+	}
 }
 
 // reject ends a message whose recipient came onto the do-not-send list after it was accepted.

@@ -55,16 +55,21 @@ type Dispatcher struct {
 	clock   *clock
 	large   *semaphore.Weighted // bytes that attempts at large messages take
 
-	claims   sync.RWMutex // held for reading from a claim's commit until its messages are in held
+	claims   sync.Map // by shard, *sync.RWMutex: held for reading from a claim's commit until its messages are in held
+	alone    alone
 	mu       sync.Mutex
-	held     map[sender.ID]holding // in hand
-	inHand   map[int64]int         // how many of them, by account
-	bulk     int                   // how many of them are bulk
-	limit    int                   // of bulk in hand while other mail comes in
-	prompt   time.Time             // when other mail last came in hand
-	suspect  sender.ID             // the one of them that may end the process; zero for none
-	behind   map[string]bool       // shards with another suspect
-	turns    map[string]turn       // by shard: of accounts in bulk
+	held     map[sender.ID]holding  // in hand
+	inHand   map[int64]int          // how many of them, by account
+	bulk     int                    // how many of them are bulk
+	limit    int                    // of bulk in hand while other mail comes in
+	prompt   time.Time              // when other mail last came in hand
+	suspect  sender.ID              // the one of them that may end the process; zero for none
+	behind   map[string]bool        // shards with another suspect
+	asking   bool                   // a claim may bring a suspect
+	sated    map[int64]string       // accounts that have enough in hand, and their shards
+	hungry   map[string]bool        // shards whose bulk found no room
+	cut      map[string][]store.Ref // messages whose attempts were cut off by our stop
+	turns    map[string]turn        // by shard: of accounts in bulk
 	bytes    int
 	lanes    map[string]*lane
 	rung     map[string]bool   // shards to ring for
@@ -85,7 +90,7 @@ func New(cfg Config) *Dispatcher {
 		cfg.SweepEvery = 15 * time.Second
 	}
 	d := &Dispatcher{cfg: cfg, metrics: newMetrics(cfg.Metrics), held: map[sender.ID]holding{}, inHand: map[int64]int{}, lanes: map[string]*lane{},
-		rung: map[string]bool{}, crowd: map[string][]away{}, doubtful: map[string]doubts{}, behind: map[string]bool{}, turns: map[string]turn{}, ctx: context.Background()}
+		rung: map[string]bool{}, crowd: map[string][]away{}, doubtful: map[string]doubts{}, behind: map[string]bool{}, sated: map[int64]string{}, hungry: map[string]bool{}, cut: map[string][]store.Ref{}, alone: alone{running: map[string]bool{}}, turns: map[string]turn{}, ctx: context.Background()}
 	d.limit = cfg.Room / 2
 	d.clock, d.large = newClock(), semaphore.NewWeighted(int64(cfg.RoomBytes))
 	return d
@@ -102,7 +107,7 @@ const JobDeliver = "deliver"
 
 // Handlers are the kinds of job that the dispatcher does.
 func (d *Dispatcher) Handlers() map[string]jobs.Handler {
-	return map[string]jobs.Handler{JobDeliver: {Do: d.handle, Concurrency: 4, Timeout: time.Minute}}
+	return map[string]jobs.Handler{JobDeliver: {Do: d.handle, Concurrency: 16, Timeout: time.Minute}}
 }
 
 // drain is how long attempts under way may take to end when the process stops.
@@ -123,10 +128,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	g.Go(func() error { return d.govern(ctx) })
 	g.Go(func() error {
 		return d.clock.run(ctx, func(shard string) {
-			if d.claim(ctx, shard) == drained {
-				d.lookAhead(ctx, shard)
-			} else {
-				d.Ring(shard)
+			if !d.alone.run("clock "+shard, func() { d.onTime(ctx, shard) }) {
+				d.clock.set(shard, quarter) // its server is slow: once more
 			}
 		})
 	})
@@ -137,6 +140,22 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	err := g.Wait()
 	d.stop(cut)
 	return err
+}
+
+// onTime claims what is due in a shard by our own clock.
+func (d *Dispatcher) onTime(ctx context.Context, shard string) {
+	switch d.claim(ctx, shard) {
+	case drained:
+		d.lookAhead(ctx, shard)
+	case more, full:
+		d.Ring(shard)
+	}
+}
+
+// claiming is the lock of a shard's claims: one that is stuck must not hold up another's.
+func (d *Dispatcher) claiming(shard string) *sync.RWMutex {
+	l, _ := d.claims.LoadOrStore(shard, new(sync.RWMutex))
+	return l.(*sync.RWMutex)
 }
 
 // stop ends the lanes, waits for attempts under way, cuts off what takes too long and gives the rest back.
@@ -159,10 +178,24 @@ func (d *Dispatcher) stop(cut func()) {
 		cut()
 		<-done
 	}
+	d.mu.Lock()
+	for shard, list := range d.crowd {
+		for _, a := range list {
+			waiting[shard] = append(waiting[shard], a.ref)
+		}
+	}
+	cutOff := d.cut
+	d.mu.Unlock()
+	d.returnAll(waiting, false)
+	d.returnAll(cutOff, true) // what the next start finds as ours would look as if it had ended the process
+}
+
+// returnAll gives back claims as we stop. made says that attempts may have been made.
+func (d *Dispatcher) returnAll(byShard map[string][]store.Ref, made bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	for shard, refs := range waiting {
-		if err := d.cfg.Store.Release(ctx, shard, refs, 0, false); err != nil {
+	for shard, refs := range byShard {
+		if err := d.cfg.Store.Release(ctx, shard, refs, 0, made); err != nil {
 			d.cfg.Log.Warn("claims not given back, the next start frees them", zap.String("shard", shard), zap.Int("messages", len(refs)), zap.Error(err))
 		}
 	}

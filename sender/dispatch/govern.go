@@ -31,6 +31,7 @@ func (d *Dispatcher) govern(ctx context.Context) error {
 			late++
 		}
 		last = now
+		d.feed()
 		if looks++; looks == governOver {
 			d.mu.Lock()
 			d.limit = governed(d.limit, late > 1, d.cfg.Room/2)
@@ -56,12 +57,15 @@ func (d *Dispatcher) mostBulk() int {
 	return d.limit
 }
 
-// pause is how long a bell waits that found no room. While bulk is limited there is soon room again for a little.
-func (d *Dispatcher) pause() time.Duration {
+// feed rings for bulk that found no room, when there is some again.
+func (d *Dispatcher) feed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mostBulk() < d.cfg.Room/2 {
-		return 20 * time.Millisecond
+	if len(d.hungry) == 0 || d.bulk > d.mostBulk()*3/4 {
+		return
 	}
-	return 100 * time.Millisecond
+	for shard := range d.hungry {
+		d.rung[shard] = true
+	}
+	clear(d.hungry)
 }

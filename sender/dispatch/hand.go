@@ -39,6 +39,9 @@ type holding struct {
 func (d *Dispatcher) hold(m *sender.Message, bytes int) {
 	d.held[m.ID] = holding{m.Account, bytes, bulk(m.Class), time.Now()}
 	d.inHand[m.Account]++
+	if d.inHand[m.Account] >= d.enough() {
+		d.sated[m.Account] = d.cfg.Shards.Of(m.Account).Name
+	}
 	d.bytes += bytes
 	switch {
 	case bulk(m.Class):
@@ -64,7 +67,7 @@ func (d *Dispatcher) Drop(account int64, ids []sender.ID, unsure bool) {
 		d.letGo(id)
 	}
 	if unsure {
-		d.doubt(d.cfg.Shards.Of(account).Name)
+		d.doubt(d.cfg.Shards.Of(account).Name, ids[0])
 	}
 }
 
@@ -78,11 +81,16 @@ func (d *Dispatcher) letGo(id sender.ID) {
 	if d.inHand[h.account]--; d.inHand[h.account] == 0 {
 		delete(d.inHand, h.account)
 	}
+	if shard, sated := d.sated[h.account]; sated && d.inHand[h.account] < d.enough()*3/4 {
+		delete(d.sated, h.account)
+		d.rung[shard] = true
+	}
 	if h.bulk {
 		d.bulk--
 	}
 	if id == d.suspect {
 		d.suspect = sender.ID{}
+		d.asking = false
 		for shard := range d.behind {
 			d.rung[shard] = true
 		}
@@ -100,6 +108,11 @@ func (d *Dispatcher) Floor() [16]byte {
 			floor = id
 		}
 	}
+	for _, at := range d.doubtful { // may be ours, and in nobody's memory
+		if string(at.low[:]) < string(floor[:]) {
+			floor = at.low
+		}
+	}
 	return floor
 }
 
@@ -113,3 +126,6 @@ func (d *Dispatcher) room() int {
 	}
 	return most(d.cfg.Room) - len(d.held)
 }
+
+// enough is how much of one account's mail in hand ends the claims for it: slow domains of one must leave places to others.
+func (d *Dispatcher) enough() int { return max(d.cfg.Room/4, 1) }

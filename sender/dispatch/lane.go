@@ -130,9 +130,19 @@ type away struct {
 
 // turnAway has a message given back, no attempt counted. The caller holds mu.
 func (d *Dispatcher) turnAway(l *lane, it *item) {
-	after := d.crowded(l)
+	after := d.crowded(l) * 3 / 4
 	l.turned++
-	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), after.Truncate(crowdedLeast)})
+	d.putAway(it, after)
+}
+
+// putAway has a message given back to its row, to be due after a while, or half as much again. Mail that is worth nothing
+// later is due before that. The caller holds mu.
+func (d *Dispatcher) putAway(it *item, after time.Duration) {
+	if it.m.Perishable {
+		after = min(after, time.Until(it.m.Expires)/2)
+	}
+	after = min(max(after.Truncate(crowdedLeast), crowdedLeast), crowdedMost)
+	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), after})
 }
 
 // giveBack returns to their shards the messages that were turned away.
@@ -150,14 +160,22 @@ func (d *Dispatcher) giveBack(ctx context.Context) error {
 		d.crowd = map[string][]away{}
 		d.mu.Unlock()
 		for shard, list := range crowd {
-			byWait := map[time.Duration][]store.Ref{}
-			for _, a := range list {
-				byWait[a.after] = append(byWait[a.after], a.ref)
-			}
-			for after, refs := range byWait {
-				d.release(ctx, shard, refs, after/2+rand.N(after))
+			if !d.alone.run("back "+shard, func() { d.giveBackTo(ctx, shard, list) }) { // its server is slow: with the next
+				d.mu.Lock()
+				d.crowd[shard] = append(d.crowd[shard], list...)
+				d.mu.Unlock()
 			}
 		}
+	}
+}
+
+func (d *Dispatcher) giveBackTo(ctx context.Context, shard string, list []away) {
+	byWait := map[time.Duration][]store.Ref{}
+	for _, a := range list {
+		byWait[a.after] = append(byWait[a.after], a.ref)
+	}
+	for after, refs := range byWait {
+		d.release(ctx, shard, refs, after+rand.N(after/2+1))
 	}
 }
 
@@ -169,7 +187,13 @@ func (d *Dispatcher) release(ctx context.Context, shard string, refs []store.Ref
 	}
 	if err != nil {
 		d.cfg.Log.Debug("messages not given back, the sweeper frees them", zap.String("shard", shard), zap.Error(err))
-		d.doubt(shard)
+		low := refs[0].ID
+		for _, r := range refs {
+			if string(r.ID[:]) < string(low[:]) {
+				low = r.ID
+			}
+		}
+		d.doubt(shard, low)
 	}
 	d.mu.Unlock()
 	if err == nil {

@@ -61,12 +61,11 @@ func (d *Dispatcher) bury(it *item, why string) {
 const paused = 8 * time.Second
 
 // setAside gives back a message whose account was paused while it was in hand, no attempt counted.
-func (d *Dispatcher) setAside(it *item) { d.postpone(it, paused/2) }
+func (d *Dispatcher) setAside(it *item) { d.postpone(it, paused) }
 
 // postpone gives back a message at which no attempt was made, to be due after a while at the earliest.
 func (d *Dispatcher) postpone(it *item, after time.Duration) {
-	after = min(max(after, crowdedLeast), crowdedMost)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.crowd[it.shard] = append(d.crowd[it.shard], away{it.ref(), 2 * after.Truncate(crowdedLeast)}) // half of that at least, the rest is chance
+	d.putAway(it, after)
 }

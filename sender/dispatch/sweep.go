@@ -30,8 +30,10 @@ func (d *Dispatcher) handle(ctx context.Context, j jobs.Job) jobs.Result {
 		case drained:
 			d.lookAhead(ctx, j.Shard)
 			return jobs.Done()
+		case failed:
+			return jobs.Done() // the sweeper rings again
 		case full:
-			return jobs.Snooze(d.pause()) // it is nobody's failure
+			return jobs.Snooze(100 * time.Millisecond) // it is nobody's failure
 		}
 	}
 	d.Ring(j.Shard) // behind the other shards that were rung for
@@ -109,14 +111,20 @@ const (
 )
 
 // doubts are when we first and last had reason to think that a shard holds a claim of ours that is in nobody's memory.
-type doubts struct{ first, last time.Time }
+type doubts struct {
+	first, last time.Time
+	low         sender.ID // of what may be lost
+}
 
-// doubt notes such a reason. The caller holds mu.
-func (d *Dispatcher) doubt(shard string) {
+// doubt notes such a reason: what may be lost was made at most seconds ago, or has an id from low on. The caller holds mu.
+func (d *Dispatcher) doubt(shard string, low sender.ID) {
 	at := d.doubtful[shard]
 	at.last = time.Now()
 	if at.first.IsZero() {
-		at.first = at.last
+		at.first, at.low = at.last, sender.IDAt(at.last.Add(-time.Minute))
+	}
+	if !low.IsZero() && string(low[:]) < string(at.low[:]) {
+		at.low = low
 	}
 	d.doubtful[shard] = at
 }
@@ -128,9 +136,8 @@ func (d *Dispatcher) freeLostClaims(ctx context.Context) {
 	doubtful := maps.Clone(d.doubtful)
 	d.mu.Unlock()
 	for shard, at := range doubtful {
-		// What was lost was made at most seconds before we doubted, or was claimed by its row, which Held finds at any age.
-		floor := sender.IDAt(at.first.Add(-time.Minute))
-		if err := d.freeLost(ctx, shard, floor, time.Now().Add(-settled)); err != nil || time.Since(at.last) < trust {
+		// What was claimed by its row Held finds at any age.
+		if err := d.freeLost(ctx, shard, at.low, time.Now().Add(-settled)); err != nil || time.Since(at.last) < trust {
 			continue
 		}
 		d.mu.Lock()
@@ -142,8 +149,9 @@ func (d *Dispatcher) freeLostClaims(ctx context.Context) {
 }
 
 func (d *Dispatcher) freeLost(ctx context.Context, shard string, floor sender.ID, before time.Time) error {
-	d.claims.Lock() // a claim that is just being made must not look like a lost one
-	defer d.claims.Unlock()
+	claims := d.claiming(shard)
+	claims.Lock() // a claim that is just being made must not look like a lost one
+	defer claims.Unlock()
 	refs, err := d.cfg.Store.Held(ctx, shard, floor, before)
 	if err != nil {
 		return err
@@ -196,9 +204,9 @@ func (d *Dispatcher) lookAhead(ctx context.Context, shard string) time.Duration 
 		return store.Never // the sweeper looks again when it goes on
 	}
 	d.mu.Lock()
-	busy := !d.suspect.IsZero()
+	wanted := store.Wanted{Suspect: d.suspect.IsZero() && !d.asking, Bulk: d.bulk < d.mostBulk(), Without: d.without(m, shard)}
 	d.mu.Unlock()
-	after, err := d.cfg.Store.Due(ctx, shard, !busy, m.PausedAccounts(JobDeliver, shard))
+	after, err := d.cfg.Store.Due(ctx, shard, wanted)
 	switch {
 	case err != nil:
 		return store.Never

@@ -54,10 +54,10 @@ func TestBulkTakesTurns(t *testing.T) {
 	want(claim(store.Take{Prompt: 10, Bulk: 8, After: 2}), "map[]") // nobody comes after account 2
 	want(claim(store.Take{Prompt: 10, Bulk: 8, Without: []int64{1}}), "map[]")
 	want(claim(store.Take{Prompt: 10, Bulk: 8}), "map[1/2:8]")
-	if after, err := st.Due(ctx, "shard_0000", true, nil); err != nil || after > 0 {
+	if after, err := st.Due(ctx, "shard_0000", store.Wanted{Bulk: true, Suspect: true}); err != nil || after > 0 {
 		t.Errorf("due in %v, %v", after, err)
 	}
-	if after, err := st.Due(ctx, "shard_0000", true, []int64{1}); err != nil || after != store.Never {
+	if after, err := st.Due(ctx, "shard_0000", store.Wanted{Bulk: true, Suspect: true, Without: []int64{1}}); err != nil || after != store.Never {
 		t.Errorf("without the account that waits: due in %v, %v", after, err)
 	}
 }
@@ -84,7 +84,7 @@ func TestSuspects(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after, err := st.Due(ctx, "shard_0000", false, nil); err != nil || after != store.Never {
+	if after, err := st.Due(ctx, "shard_0000", store.Wanted{Bulk: true}); err != nil || after != store.Never {
 		t.Errorf("suspects left out: due in %v, %v", after, err)
 	}
 }

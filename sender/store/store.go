@@ -25,13 +25,19 @@ func New(s *shards.Shards) *Store { return &Store{shards: s} }
 var ErrNotFound = errors.New("not found")
 
 const (
-	freeSQL = `
-update messages set claimed_by = null, state = case when attempt > 1 then 3 else 1 end, next_attempt_at = now(),
-  crashes = crashes + 1, class = case when crashes > 0 then 3 else class end
-where claimed_by = $1 and (id >= $2 or next_attempt_at is not null)`
+	// Claims made by rows are due in an hour; the classes are named so that the indexes of what is due can be used.
+	heldColumns = `
+select account_id, id from messages where claimed_by = $1 and id >= $2
+union select account_id, id from messages where claimed_by = $1 and class = 0 and next_attempt_at <= now() + interval '1 hour'
+union select account_id, id from messages where claimed_by = $1 and class > 0 and next_attempt_at <= now() + interval '1 hour'`
 
-	heldSQL = `
-select account_id, id from messages where claimed_by = $1 and (id >= $2 or next_attempt_at is not null) and id < $3 limit 10000`
+	freeSQL = `
+with lost as materialized (` + heldColumns + `)
+update messages m set claimed_by = null, state = case when attempt > 1 then 3 else 1 end, next_attempt_at = now(),
+  crashes = crashes + 1, class = case when crashes > 0 then 3 else class end
+from lost where m.account_id = lost.account_id and m.id = lost.id and m.claimed_by = $1`
+
+	heldSQL = `select account_id, id from (` + heldColumns + `) x where id < $3 limit 10000`
 
 	releaseSQL = `
 update messages m set claimed_by = null, state = case when attempt - $4::smallint > 0 then 3 else 1 end,

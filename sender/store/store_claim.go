@@ -15,7 +15,10 @@ const (
 	// through the index from one account to the next.
 	claimSQL = `
 with recursive up as (
-  (select account_id from messages where class > 0 and next_attempt_at is not null and account_id > $4 and $3 > 0 order by account_id limit 1)
+  (select account_id from messages where class > 0 and next_attempt_at is not null and account_id > $4 and $3 > 0
+     and (exists (select from messages where class = 1 and next_attempt_at <= now() and claimed_by is null)
+       or exists (select from messages where class = 2 and next_attempt_at <= now() and claimed_by is null))
+   order by account_id limit 1)
   union all
   select (select m.account_id from messages m where m.class > 0 and m.next_attempt_at is not null and m.account_id > up.account_id order by m.account_id limit 1)
   from up where up.account_id is not null),
@@ -55,8 +58,8 @@ from c left join submissions s on s.account_id = c.account_id and s.id = c.submi
 	dueSQL = `
 select extract(epoch from least(
   (select min(next_attempt_at) from messages where class = 0 and next_attempt_at is not null and claimed_by is null and account_id <> all($1::int8[])),
-  (select min(next_attempt_at) from messages where class = 1 and next_attempt_at is not null and claimed_by is null and account_id <> all($1)),
-  (select min(next_attempt_at) from messages where class = 2 and next_attempt_at is not null and claimed_by is null and account_id <> all($1)),
+  (select min(next_attempt_at) from messages where $3 and class = 1 and next_attempt_at is not null and claimed_by is null and account_id <> all($1)),
+  (select min(next_attempt_at) from messages where $3 and class = 2 and next_attempt_at is not null and claimed_by is null and account_id <> all($1)),
   (select min(next_attempt_at) from messages where $2 and class = 3 and next_attempt_at is not null and claimed_by is null and account_id <> all($1))) - now())::float8`
 
 	neededSQL = `
@@ -130,15 +133,21 @@ func notNil(list []int64) []int64 {
 	return list
 }
 
+// Wanted says which messages are asked for beside the prompt ones.
+type Wanted struct {
+	Bulk, Suspect bool
+	Without       []int64 // accounts whose mail does not count
+}
+
 // Never is what Due answers when nothing waits.
 const Never = 1<<63 - 1
 
 // Due is how long it takes, by the server's clock, until the first of a shard's messages that are in nobody's hands is due;
-// negative when it is already, Never when there is none. The class Suspect and the mail of some accounts may be left out.
-func (s *Store) Due(ctx context.Context, shard string, suspect bool, without []int64) (time.Duration, error) {
+// negative when it is already, Never when there is none. Only what is wanted counts.
+func (s *Store) Due(ctx context.Context, shard string, w Wanted) (time.Duration, error) {
 	var seconds *float64
 	err := s.shards.ReadShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
-		return tx.QueryRow(ctx, dueSQL, notNil(without), suspect).Scan(&seconds)
+		return tx.QueryRow(ctx, dueSQL, notNil(w.Without), w.Suspect, w.Bulk).Scan(&seconds)
 	})
 	if seconds == nil {
 		return Never, err

@@ -45,7 +45,7 @@ with u as materialized (
     as t(a, id, state, kind, attempt, next, at, data, reject, reason, until, crashed)),
 m as (
   update @messages x set state = u.state, ver = x.ver + 1, seq = x.seq + 1, claimed_by = null, next_attempt_at = u.next,
-         reply = case when u.state = 5 then null else split_part(u.data, chr(30), 1) end, crashes = x.crashes + u.crashed,
+         reply = case when u.state = 5 then null else split_part(u.data, chr(30), 1) end, crashes = case when u.crashed = 1 then x.crashes + 1 else 0 end,
          reason = case when u.state = 8 then u.reason else x.reason end
   from u where x.account_id = u.a and x.id = u.id and x.id between $12::uuid and $13::uuid
     and case when u.attempt = 0 then x.state = 5 else x.claimed_by = $14::uuid and x.attempt = u.attempt end

@@ -209,7 +209,7 @@ func TestFreeDead(t *testing.T) {
 	if err := mine.Release(ctx, "shard_0000", []store.Ref{{Account: 1, ID: ours.Messages[0].ID}}, 0, true); err != nil {
 		t.Fatal(err)
 	}
-	if after, err := mine.Due(ctx, "shard_0000", true, nil); err != nil || after > 0 {
+	if after, err := mine.Due(ctx, "shard_0000", store.Wanted{Bulk: true, Suspect: true}); err != nil || after > 0 {
 		t.Errorf("due: %v %v", after, err)
 	}
 }
@@ -308,7 +308,7 @@ func TestSchedules(t *testing.T) {
 	if only, err := st.Scheduled(ctx, 1, "B@x.y", 10); err != nil || len(only) != 1 || only[0].ID != second {
 		t.Errorf("list to one: %+v %v", only, err)
 	}
-	if after, err := st.Due(ctx, "shard_0000", true, nil); err != nil || (time.Until(later)-after).Abs() > 10*time.Second {
+	if after, err := st.Due(ctx, "shard_0000", store.Wanted{Bulk: true, Suspect: true}); err != nil || (time.Until(later)-after).Abs() > 10*time.Second {
 		t.Errorf("due in %v, want in an hour: %v", after, err)
 	}
 	if got, err := st.Claim(ctx, "shard_0000", store.Take{Prompt: 10}); err != nil || len(got) != 0 {
