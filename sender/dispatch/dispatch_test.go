@@ -84,7 +84,7 @@ func build(t *testing.T, s *shards.Shards, sb *sandbox.Sandbox, cfg dispatch.Con
 	st := store.New(s)
 	queue := jobstest.Start(t)
 	l := ledger.New(ledger.Config{Shards: s, Store: st, Queue: queue, Log: log})
-	client, err := deliver.New(deliver.Config{Hostname: "test.example", Route: sb.SMTPAddr(), PerSite: 50, Log: log})
+	client, err := deliver.New(deliver.Config{Hostname: "test.example", Route: sb.SMTPAddr(), PerSite: 1000, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

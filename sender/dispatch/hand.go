@@ -18,7 +18,7 @@ func (d *Dispatcher) Reserve(messages []sender.Message, bytes int) bool {
 	defer d.mu.Unlock()
 	switch {
 	case d.closing, len(d.held)+n > d.cfg.Room, d.bytes+bytes > d.cfg.RoomBytes, d.inHand[account]+n > most(d.cfg.Room),
-		bulk(class) && d.bulk+n > d.mostBulk():
+		bulk(class) && (d.bulk+n > d.mostBulk() || d.inHand[account]+n > d.enough()):
 		return false
 	}
 	for i := range messages {
@@ -81,7 +81,7 @@ func (d *Dispatcher) letGo(id sender.ID) {
 	if d.inHand[h.account]--; d.inHand[h.account] == 0 {
 		delete(d.inHand, h.account)
 	}
-	if shard, sated := d.sated[h.account]; sated && d.inHand[h.account] < d.enough()*3/4 {
+	if shard, sated := d.sated[h.account]; sated && d.inHand[h.account] < max(d.enough()*3/4, 1) {
 		delete(d.sated, h.account)
 		d.rung[shard] = true
 	}
