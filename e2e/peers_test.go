@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"os"
 	"testing"
 	"time"
 )
 
-// TestPeers delivers as in the world, by MX to hosts of many kinds: real ones, broken ones and evil ones.
+// TestPeers delivers as in the world, by MX to hosts of many kinds: real ones, broken ones and evil ones. It waits for many
+// time-outs and for sites that rest, so it runs with the full tests alone (make test-full).
 func TestPeers(t *testing.T) {
+	if os.Getenv("POSTRIDER_FULL") == "" {
+		t.Skip("takes minutes: make test-full runs it")
+	}
 	t.Parallel()
 	p := newPeers(t)
 	t.Run("all at once", func(t *testing.T) {

@@ -154,12 +154,21 @@ func (d *dev) unsent(t *testing.T, ids []string) int {
 }
 
 // settle waits until a process has let go of everything that it had in hand before: it takes one more mail in hand, is
-// seen to hold it, and then nothing.
+// seen to hold it, and then nothing. A process that thaws leaves new mail to others until its heartbeat is stored again, so it
+// gets another mail every few seconds.
 func (d *dev) settle(t *testing.T) {
 	t.Helper()
-	id := d.send(t, "slow-4000@settle.example.net")
-	wait(t, 10*time.Second, "the process to have the mail in hand", func() bool { return d.metric("postrider_in_hand") >= 1 })
-	d.waitState(t, id, "sent")
+	var ids []string
+	var last time.Time
+	wait(t, 40*time.Second, "the process to have the mail in hand", func() bool {
+		if time.Since(last) > 5*time.Second {
+			ids, last = append(ids, d.send(t, "slow-4000@settle.example.net")), time.Now()
+		}
+		return d.metric("postrider_in_hand") >= 1
+	})
+	for _, id := range ids {
+		d.waitState(t, id, "sent")
+	}
 	wait(t, 10*time.Second, "the process to have nothing in hand", func() bool { return d.metric("postrider_in_hand") == 0 })
 }
 
