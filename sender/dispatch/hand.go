@@ -90,7 +90,6 @@ func (d *Dispatcher) letGo(id sender.ID) {
 	}
 	if id == d.suspect {
 		d.suspect = sender.ID{}
-		d.asking = false
 		for shard := range d.behind {
 			d.rung[shard] = true
 		}

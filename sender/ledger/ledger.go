@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/postrider/postrider/jobs"
+	"github.com/postrider/postrider/sender"
 	"github.com/postrider/postrider/sender/store"
 	"github.com/postrider/postrider/shards"
 )
@@ -30,6 +31,7 @@ type Config struct {
 type Ledger struct {
 	cfg   Config
 	group *shards.Group[*store.Fact]
+	words *shards.Group[*store.Fact] // of recipients, which count whatever became of the message
 	facts *prometheus.CounterVec
 
 	mu    sync.Mutex
@@ -42,8 +44,9 @@ func New(cfg Config) *Ledger {
 	l := &Ledger{cfg: cfg, dirty: map[string]bool{}, ctx: context.Background()}
 	// 20 ms and 500 facts: an outcome lost in a crash means one more attempt, never a lost message, so it may
 	// wait for company; on the normal path this is 0.02 fsync a message.
-	l.group = shards.NewGroup(cfg.Shards, cfg.Store.LedgerStatement(), shards.GroupConfig{
-		Committers: 1, Max: 500, MaxBytes: 8 << 20, Linger: 20 * time.Millisecond, Patient: true, Queue: 50_000})
+	limits := shards.GroupConfig{Committers: 1, Max: 500, MaxBytes: 8 << 20, Linger: 20 * time.Millisecond, Patient: true, Queue: 50_000}
+	l.group = shards.NewGroup(cfg.Shards, cfg.Store.LedgerStatement(), limits)
+	l.words = shards.NewGroup(cfg.Shards, cfg.Store.WordStatement(), limits)
 	l.facts = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "postrider_facts_total",
 		Help: "Facts recorded, by the state they led to."}, []string{"state"})
 	if cfg.Metrics != nil {
@@ -59,6 +62,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 	l.mu.Unlock()
 	var g errgroup.Group
 	g.Go(func() error { return l.group.Run(ctx) })
+	g.Go(func() error { return l.words.Run(ctx) })
 	g.Go(func() error { return l.relay(ctx) })
 	return g.Wait()
 }
@@ -68,7 +72,11 @@ const again = 500 * time.Millisecond
 // Record enters a fact. While its server is away it is tried again until the ledger stops; done is called
 // once, with nil when the fact is durable, and must not block.
 func (l *Ledger) Record(f *store.Fact, done func(error)) {
-	l.group.Go(f.Account, f, 300+len(f.Reply.Text), func(err error) {
+	group := l.group
+	if f.State == sender.Unsubscribed {
+		group = l.words
+	}
+	group.Go(f.Account, f, 300+len(f.Reply.Text), func(err error) {
 		if err == nil {
 			l.facts.WithLabelValues(stateName(f.State)).Inc()
 			l.news(l.cfg.Shards.Of(f.Account).Name)
