@@ -104,7 +104,14 @@ func (c *cluster) serve(t *testing.T, queue object) *dev {
 		t.Fatal(err)
 	}
 	_ = f.Close()
-	d.cmd = exec.Command(os.Getenv(binaryEnv), "serve", "--config", d.Config, "--roles", "api,sender")
+	d.serve(t, "--roles", "api,sender")
+	return d
+}
+
+// serve runs postrider serve on the configuration that was written for it, until it is ready.
+func (d *dev) serve(t *testing.T, flags ...string) {
+	t.Helper()
+	d.cmd = exec.Command(os.Getenv(binaryEnv), append([]string{"serve", "--config", d.Config}, flags...)...)
 	d.run(t)
 	wait(t, 60*time.Second, "postrider serve to be ready", func() bool {
 		select {
@@ -115,7 +122,6 @@ func (c *cluster) serve(t *testing.T, queue object) *dev {
 		status, _ := d.ready()
 		return status == 200
 	})
-	return d
 }
 
 // perDomain is how many messages for one domain a process of a cluster has under way at once.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -65,17 +64,7 @@ func (c *cluster) serveTo(t *testing.T, delivery object) *dev {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.cmd = exec.Command(os.Getenv(binaryEnv), "serve", "--config", d.Config)
-	d.run(t)
-	wait(t, 60*time.Second, "postrider serve to be ready", func() bool {
-		select {
-		case <-d.ended:
-			t.Fatalf("postrider serve ended:\n%s", d.output)
-		default:
-		}
-		status, _ := d.ready()
-		return status == 200
-	})
+	d.serve(t)
 	return d
 }
 

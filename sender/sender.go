@@ -3,6 +3,7 @@
 package sender
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"time"
@@ -29,6 +30,9 @@ func (id ID) Time() time.Time {
 	}
 	return time.UnixMilli(ms).UTC()
 }
+
+// Before says that an id sorts before another.
+func (id ID) Before(other ID) bool { return bytes.Compare(id[:], other[:]) < 0 }
 
 // IsZero says that no id was set.
 func (id ID) IsZero() bool { return id == ID{} }

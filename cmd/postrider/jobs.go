@@ -160,24 +160,32 @@ func (a jobsAnswer) print(c *cobra.Command) error {
 
 func jobsPeek() *cobra.Command {
 	c := &cobra.Command{Use: "peek", Short: "List the jobs in the queue, the oldest first, without taking them", Args: arguments(cobra.NoArgs)}
-	o, f := bindOperator(c), bindFilter(c, false, true)
+	return listJobs(c, false, oneLook, (*jobs.Queue).Peek, []string{"NUMBER", "KIND", "SHARD", "ITEMS", "TRIES BEFORE", "RUNG (UTC)"}, func(j jobs.Waiting) []string {
+		return []string{strconv.FormatUint(j.Number, 10), j.Kind, j.Shard, items(j.Items), strconv.Itoa(j.Tries), j.Rung.Format(time.DateTime)}
+	})
+}
+
+// listJobs makes a command that lists what a filter lets through.
+func listJobs[T any](c *cobra.Command, byReason bool, within time.Duration, list func(*jobs.Queue, context.Context, jobs.Filter) ([]T, error),
+	head []string, row func(T) []string) *cobra.Command {
+	o, f := bindOperator(c), bindFilter(c, byReason, true)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if err := checkFilter(f); err != nil {
 			return err
 		}
-		return withQueue(c, o, oneLook, func(ctx context.Context, q *jobs.Queue) error {
-			list, err := q.Peek(ctx, *f)
+		return withQueue(c, o, within, func(ctx context.Context, q *jobs.Queue) error {
+			found, err := list(q, ctx, *f)
 			if err != nil {
 				return err
 			}
 			if o.json {
-				return printJSON(c, list)
+				return printJSON(c, found)
 			}
-			rows := make([][]string, len(list))
-			for i, j := range list {
-				rows[i] = []string{strconv.FormatUint(j.Number, 10), j.Kind, j.Shard, items(j.Items), strconv.Itoa(j.Tries), j.Rung.Format(time.DateTime)}
+			rows := make([][]string, len(found))
+			for i, x := range found {
+				rows[i] = row(x)
 			}
-			return printTable(c, []string{"NUMBER", "KIND", "SHARD", "ITEMS", "TRIES BEFORE", "RUNG (UTC)"}, rows)
+			return printTable(c, head, rows)
 		})
 	}
 	return c

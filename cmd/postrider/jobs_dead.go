@@ -15,27 +15,9 @@ import (
 
 func jobsDeadList() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the jobs that were given up, the newest first", Args: arguments(cobra.NoArgs)}
-	o, f := bindOperator(c), bindFilter(c, true, true)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		if err := checkFilter(f); err != nil {
-			return err
-		}
-		return withQueue(c, o, allJobs, func(ctx context.Context, q *jobs.Queue) error {
-			list, err := q.DeadJobs(ctx, *f)
-			if err != nil {
-				return err
-			}
-			if o.json {
-				return printJSON(c, list)
-			}
-			rows := make([][]string, len(list))
-			for i, j := range list {
-				rows[i] = []string{strconv.FormatUint(j.Number, 10), j.Kind, j.Shard, items(j.Items), strconv.Itoa(j.Tries), j.Died.Format(time.DateTime), j.Reason}
-			}
-			return printTable(c, []string{"NUMBER", "KIND", "SHARD", "ITEMS", "TRIES", "DEAD SINCE (UTC)", "REASON"}, rows)
-		})
-	}
-	return c
+	return listJobs(c, true, allJobs, (*jobs.Queue).DeadJobs, []string{"NUMBER", "KIND", "SHARD", "ITEMS", "TRIES", "DEAD SINCE (UTC)", "REASON"}, func(j jobs.DeadJob) []string {
+		return []string{strconv.FormatUint(j.Number, 10), j.Kind, j.Shard, items(j.Items), strconv.Itoa(j.Tries), j.Died.Format(time.DateTime), j.Reason}
+	})
 }
 
 func jobsDeadShow() *cobra.Command {

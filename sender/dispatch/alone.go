@@ -6,6 +6,7 @@ import "sync"
 type alone struct {
 	mu      sync.Mutex
 	running map[string]bool
+	all     sync.WaitGroup
 }
 
 // run starts fn, unless the last one of that name still runs; it says whether it did.
@@ -16,11 +17,14 @@ func (a *alone) run(name string, fn func()) bool {
 		return false
 	}
 	a.running[name] = true
-	go func() {
+	a.all.Go(func() {
 		fn()
 		a.mu.Lock()
 		delete(a.running, name)
 		a.mu.Unlock()
-	}()
+	})
 	return true
 }
+
+// wait waits for all that run. Nothing may be started meanwhile.
+func (a *alone) wait() { a.all.Wait() }

@@ -224,6 +224,9 @@ func (d *Dispatcher) save(it *item, f *store.Fact) {
 		if !f.Next.IsZero() {
 			d.clock.set(it.shard, f.Next.Sub(f.At))
 		}
+		if f.State == sender.Dead {
+			go d.bury(it, f.Reply.Text) // not among work: the ledger may answer when that is waited for already
+		}
 	})
 }
 

@@ -138,6 +138,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	})
 	<-ctx.Done()
 	err := g.Wait()
+	d.alone.wait() // they were cut off with ctx
 	d.stop(cut)
 	return err
 }

@@ -103,12 +103,12 @@ func (d *Dispatcher) Floor() [16]byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id := range d.held {
-		if string(id[:]) < string(floor[:]) {
+		if id.Before(floor) {
 			floor = id
 		}
 	}
 	for _, at := range d.doubtful { // may be ours, and in nobody's memory
-		if string(at.low[:]) < string(floor[:]) {
+		if at.low.Before(floor) {
 			floor = at.low
 		}
 	}

@@ -182,18 +182,19 @@ func (d *Dispatcher) giveBackTo(ctx context.Context, shard string, list []away) 
 func (d *Dispatcher) release(ctx context.Context, shard string, refs []store.Ref, after time.Duration) {
 	err := d.cfg.Store.Release(ctx, shard, refs, after, false)
 	d.mu.Lock()
+	if err != nil && ctx.Err() != nil { // our stop returns them with the rest
+		for _, r := range refs {
+			d.crowd[shard] = append(d.crowd[shard], away{r, after})
+		}
+		d.mu.Unlock()
+		return
+	}
 	for _, r := range refs {
 		d.letGo(r.ID)
 	}
 	if err != nil {
 		d.cfg.Log.Debug("messages not given back, the sweeper frees them", zap.String("shard", shard), zap.Error(err))
-		low := refs[0].ID
-		for _, r := range refs {
-			if string(r.ID[:]) < string(low[:]) {
-				low = r.ID
-			}
-		}
-		d.doubt(shard, low)
+		d.doubt(shard, store.Lowest(refs))
 	}
 	d.mu.Unlock()
 	if err == nil {

@@ -35,16 +35,7 @@ func (d *Dispatcher) giveUp(it *item, why string) {
 	f.State, f.Kind, f.Crashed = sender.Dead, sender.EventDead, true
 	d.metrics.attempt(f.State, sender.Outcome{})
 	d.cfg.Log.Error("message given up, see postrider jobs dead list", zap.Stringer("message", it.m.ID), zap.String("shard", it.shard), zap.String("reason", why))
-	d.cfg.Ledger.Record(f, func(err error) {
-		if err != nil {
-			d.forget(it)
-			return
-		}
-		d.mu.Lock()
-		d.letGo(it.m.ID)
-		d.mu.Unlock()
-		d.work.Go(func() { d.bury(it, why) })
-	})
+	d.save(it, f)
 }
 
 // bury puts a dead message on the dead letters. If the queue is away, its row alone tells of it.

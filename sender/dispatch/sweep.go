@@ -123,7 +123,7 @@ func (d *Dispatcher) doubt(shard string, low sender.ID) {
 	if at.first.IsZero() {
 		at.first, at.low = at.last, sender.IDAt(at.last.Add(-time.Minute))
 	}
-	if !low.IsZero() && string(low[:]) < string(at.low[:]) {
+	if !low.IsZero() && low.Before(at.low) {
 		at.low = low
 	}
 	d.doubtful[shard] = at

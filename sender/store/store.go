@@ -64,6 +64,26 @@ type Ref struct {
 	ID      sender.ID
 }
 
+// Lowest is the smallest id of some messages.
+func Lowest(refs []Ref) sender.ID {
+	low, _ := span(refs, func(r Ref) sender.ID { return r.ID })
+	return low
+}
+
+// span is the smallest and the largest id of some items, the bounds by which a statement leaves out partitions.
+func span[T any](items []T, id func(T) sender.ID) (low, high sender.ID) {
+	low, high = id(items[0]), id(items[0])
+	for _, x := range items[1:] {
+		switch at := id(x); {
+		case at.Before(low):
+			low = at
+		case high.Before(at):
+			high = at
+		}
+	}
+	return low, high
+}
+
 // MaxHeld is how many messages Held lists at once.
 const MaxHeld = 10_000
 
@@ -96,15 +116,12 @@ func (s *Store) Release(ctx context.Context, shard string, refs []Ref, after tim
 	if made {
 		unmade = 0
 	}
-	lowest, ids, accounts := refs[0].ID, make([][16]byte, len(refs)), make([]int64, len(refs))
+	ids, accounts := make([][16]byte, len(refs)), make([]int64, len(refs))
 	for i, r := range refs {
 		ids[i], accounts[i] = r.ID, r.Account
-		if string(r.ID[:]) < string(lowest[:]) {
-			lowest = r.ID
-		}
 	}
 	return s.shards.WriteShard(ctx, shard, func(ctx context.Context, tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), ids, [16]byte(lowest), unmade, after.Seconds(), accounts)
+		_, err := tx.Exec(ctx, releaseSQL, s.shards.Instance(), ids, [16]byte(Lowest(refs)), unmade, after.Seconds(), accounts)
 		return err
 	})
 }

@@ -46,15 +46,10 @@ func (s *Store) CancelStatement() shards.Statement[*Cancelling] {
 }
 
 func encodeCancelling(p *shards.Params, c []*Cancelling) {
-	n, low, high := len(c), c[0].ID, c[0].ID
+	n := len(c)
+	low, high := span(c, func(x *Cancelling) sender.ID { return x.ID })
 	for _, x := range c {
 		x.Done = nil // of an earlier run
-		if string(x.ID[:]) < string(low[:]) {
-			low = x.ID
-		}
-		if string(x.ID[:]) > string(high[:]) {
-			high = x.ID
-		}
 	}
 	p.Int8s(n, func(i int) int64 { return c[i].Account })
 	p.UUIDs(n, func(i int) [16]byte { return c[i].ID })

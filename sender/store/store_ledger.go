@@ -109,15 +109,7 @@ func (s *Store) WordStatement() shards.Statement[*Fact] {
 
 func encodeFacts(p *shards.Params, f []*Fact, me [16]byte) {
 	n := len(f)
-	low, high := f[0].Message, f[0].Message
-	for _, x := range f {
-		if string(x.Message[:]) < string(low[:]) {
-			low = x.Message
-		}
-		if string(x.Message[:]) > string(high[:]) {
-			high = x.Message
-		}
-	}
+	low, high := span(f, func(x *Fact) sender.ID { return x.Message })
 	p.Int8s(n, func(i int) int64 { return f[i].Account })
 	p.UUIDs(n, func(i int) [16]byte { return f[i].Message })
 	p.Int2s(n, func(i int) int16 { return int16(f[i].State) })
