@@ -283,34 +283,48 @@ func TestPartitionsAheadAndExpiry(t *testing.T) {
 	})
 }
 
-// TestNeededPartitionsStay keeps an old partition for as long as somebody needs a row of it, or of its neighbours' edges.
+// TestNeededPartitionsStay keeps an old partition for as long as somebody needs a row of it, or of its neighbours' edges. It is
+// old only for the processes that are opened here, so that the one of the kit leaves it alone.
 func TestNeededPartitionsStay(t *testing.T) {
 	e := pg.New(t, 1)
-	exec(t, e.Servers[0].DSN, `create table shard_0000.messages_20200102 (like shard_0000.messages including all);
-		alter table shard_0000.messages attach partition shard_0000.messages_20200102
-		for values from ('016f6379-6000-0000-0000-000000000000') to ('016f8785-a400-0000-0000-000000000000');
-		create table shard_0000.events_20200102 (like shard_0000.events including all);
-		alter table shard_0000.events attach partition shard_0000.events_20200102
-		for values from ('016f6379-6000-0000-0000-000000000000') to ('016f8785-a400-0000-0000-000000000000')`)
+	ends := time.Now().AddDate(0, 0, -30).Truncate(time.Second)
+	begins := ends.AddDate(0, 0, -7)
+	for _, table := range []string{"messages", "events"} {
+		exec(t, e.Servers[0].DSN, fmt.Sprintf(`create table shard_0000.%[1]s_old (like shard_0000.%[1]s including all);
+			alter table shard_0000.%[1]s attach partition shard_0000.%[1]s_old for values from ('%[2]s') to ('%[3]s')`, table, firstID(begins), firstID(ends)))
+	}
 	there := func() (n int) {
-		query(t, e.Servers[0].DSN, "select count(*) from pg_class where relname in ('messages_20200102', 'events_20200102')", &n)
+		query(t, e.Servers[0].DSN, "select count(*) from pg_class where relname in ('messages_old', 'events_old')", &n)
 		return n
 	}
 	asked := make(chan string, 100)
-	e.Open(t, shards.Config{Needed: func(_ context.Context, shard string, from, to [16]byte) (int, error) {
-		asked <- fmt.Sprintf("%s %x %x", shard, from[:6], to[:6])
+	e.Open(t, shards.Config{Retention: 10 * 24 * time.Hour, Needed: func(_ context.Context, shard string, from, to [16]byte) (int, error) {
+		asked <- fmt.Sprint(shard, " ", uuid.UUID(from), " ", uuid.UUID(to))
 		return 1, nil
 	}})
-	for range 2 { // a minute around the week
-		if got := <-asked; got != "shard_0000 016f637875a0 016f87868e60" {
-			t.Errorf("asked for %s", got)
+	want := fmt.Sprint("shard_0000 ", firstID(begins.Add(-time.Minute)), " ", firstID(ends.Add(time.Minute))) // a minute around the week
+	for range 2 {
+		select {
+		case got := <-asked:
+			if got != want {
+				t.Errorf("asked for %s, want %s", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody asked whether the old partitions are needed")
 		}
 	}
 	if n := there(); n != 2 {
 		t.Errorf("%d of 2 needed partitions are left", n)
 	}
-	e.Open(t, shards.Config{Needed: func(context.Context, string, [16]byte, [16]byte) (int, error) { return 0, nil }})
+	e.Open(t, shards.Config{Retention: 10 * 24 * time.Hour, Needed: func(context.Context, string, [16]byte, [16]byte) (int, error) { return 0, nil }})
 	shardtest.Within(t, 10*time.Second, "the partitions to be dropped that nobody needs", func() bool { return there() == 0 })
+}
+
+// firstID is the first id that can be made at a time.
+func firstID(at time.Time) uuid.UUID {
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], uint64(at.UnixMilli())<<16)
+	return id
 }
 
 // TestIDsPrune shows that a lookup by id touches one partition.
